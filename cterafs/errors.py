@@ -5,6 +5,7 @@
     │   ├── AuthenticationError         user, password or token refused
     │   ├── SessionExpired              logged out, and logging in again did not help
     │   ├── PortalConnectionError       not reachable, or cut off
+    │   │   └── PortalUnavailable       reachable, but overloaded or restarting (HTTP 429, 5xx)
     │   ├── PortalTimeout               no answer within the deadline
     │   ├── ProtocolError               an answer that is not the protocol
     │   ├── ObjectNotFoundException     no such user or cloud folder
@@ -93,6 +94,18 @@ class PortalConnectionError(PortalError):
 
     code = errno.ENETUNREACH
     retryable = True
+
+
+class PortalUnavailable(PortalConnectionError):
+    """The portal is reachable, but overloaded, restarting or failing (HTTP 429 or 5xx).
+
+    Attributes:
+        retry_after: seconds that the portal asks to wait, if it does.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class PortalTimeout(PortalError):

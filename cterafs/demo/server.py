@@ -1,0 +1,199 @@
+"""The portal and its object store, put together and served."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from cterafs.demo.accounts import Accounts
+from cterafs.demo.certificates import Certificate, make_certificate
+from cterafs.demo.control import ControlPlane
+from cterafs.demo.directio import DirectIO
+from cterafs.demo.encoder import Encoding
+from cterafs.demo.faults import Faults
+from cterafs.demo.metadata import NotificationService
+from cterafs.demo.namespace import Namespace
+from cterafs.demo.store import Store
+
+URL_TTL = 4 * 3600.0
+"""Seconds; real ones are valid for hours."""
+
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open, as with nginx; uvicorn's 5 are so short that clients' pools suffer."""
+
+GRACE = 1
+"""Seconds that requests get to end when the server stops; the answers that hang are then cut off."""
+
+_log = logging.getLogger("cterafs.demo")
+
+
+class EmbeddedPortal:
+    """A portal on this machine, in a thread of its own. A context manager; it can be stopped and started again, with
+    the same addresses and content, as a portal that was away for a while.
+
+    Args:
+        source: a directory to follow, whose sub-directories are the cloud folders; without one, fill `namespace`.
+        host: name or address to listen on.
+        port: of the portal; 0 picks one. Storage always listens on a port of its own.
+        encoding: how blocks are made.
+        url_ttl: seconds that a block's URL is valid.
+        tls: serve https, with a certificate of a private authority, see `ca_file`.
+
+    Attributes:
+        namespace: what the portal holds, and may be changed at any time.
+        accounts: users, sessions and keys.
+        store: the object store.
+        faults: hooks into every request, and counts of them.
+        control, notifications, directio: the services, with what differs between portals.
+        ca_file: the authority's certificate; None without TLS.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        username: str = "admin",
+        password: str | None = None,
+        encoding: Encoding | None = None,
+        url_ttl: float = URL_TTL,
+        tls: bool = False,
+    ) -> None:
+        self.username = username
+        self.password = password or secrets.token_urlsafe(12)
+        self.faults = Faults()
+        self.accounts = Accounts(username, self.password)
+        self.namespace = Namespace(encoding)
+        self.store = Store(self.namespace.version, self.faults, url_ttl)
+        self.control = ControlPlane(self.accounts, self.namespace, self.faults)
+        self.notifications = NotificationService(self.control, self.namespace)
+        self.directio = DirectIO(self.accounts, self.namespace, self.store, self.faults)
+        self._host = host
+        self._ports = [port, 0]
+        self._files = tempfile.TemporaryDirectory(prefix="cterafs-portal-") if tls else None
+        self._certificate: Certificate | None = None
+        if self._files:
+            self._certificate = make_certificate(Path(self._files.name), host)
+        self._servers: list[uvicorn.Server] = []
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    @property
+    def access_key_id(self) -> str:
+        return self.accounts.access_key_id
+
+    @property
+    def secret_access_key(self) -> str:
+        return self.accounts.secret_access_key
+
+    @property
+    def ca_file(self) -> Path | None:
+        return self._certificate.ca if self._certificate else None
+
+    @property
+    def host(self) -> str:
+        return self._host
+
+    @property
+    def port(self) -> int:
+        """The portal's; 0 before the first start."""
+        return self._ports[0]
+
+    @property
+    def url(self) -> str:
+        return self._url(self._ports[0])
+
+    @property
+    def storage_url(self) -> str:
+        return self._url(self._ports[1])
+
+    def start(self) -> None:
+        """Listen and serve; returns when connections are accepted.
+
+        Raises:
+            OSError: it is not possible to listen there.
+        """
+        sockets = [self._bind(index) for index in range(2)]
+        self.store.base_url = self.storage_url
+        self.store.open()
+        self.namespace.feed.open()
+        routes = [*self.control.routes, *self.notifications.routes, *self.directio.routes]
+        self._servers = [self._server(app) for app in (Starlette(routes=routes), self.store.app)]
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(sockets, ready), name="portal", daemon=True)
+        self._thread.start()
+        ready.wait()
+
+    def stop(self) -> None:
+        """Close all connections and stop listening."""
+        if self._thread is None:
+            return
+        self.namespace.feed.close()
+        for server in self._servers:
+            server.should_exit = True
+        self._thread.join()
+        self._thread = None
+        self.store.close()
+
+    def close(self) -> None:
+        """Stop for good."""
+        self.stop()
+        if self._files:
+            self._files.cleanup()
+
+    def expire_sessions(self) -> None:
+        self.accounts.expire_sessions()
+
+    def expire_urls(self) -> None:
+        self.store.expire_urls()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _url(self, port: int) -> str:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'https' if self._certificate else 'http'}://{host}:{port}"
+
+    def _bind(self, index: int) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listener = socket.create_server((self._host, self._ports[index]), family=family, backlog=1024)
+        self._ports[index] = listener.getsockname()[1]
+        return listener
+
+    def _server(self, app: ASGIApp) -> uvicorn.Server:
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=GRACE,
+            ssl_certfile=self._certificate.certificate if self._certificate else None,
+            ssl_keyfile=self._certificate.key if self._certificate else None,
+        )
+        return uvicorn.Server(config)
+
+    def _run(self, sockets: list[socket.socket], ready: threading.Event) -> None:
+        asyncio.run(self._serve(sockets, ready))
+
+    async def _serve(self, sockets: list[socket.socket], ready: threading.Event) -> None:
+        async with asyncio.TaskGroup() as group:
+            for server, listener in zip(self._servers, sockets, strict=True):
+                group.create_task(server.serve([listener]))
+            ready.set()

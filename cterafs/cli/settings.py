@@ -1,0 +1,35 @@
+"""The arguments that lead to a configuration, the same in every command that needs one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from cterafs import config
+from cterafs.cli import logsetup
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--config` and `-o`. `-v` comes from the main parser."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration file")
+    parser.add_argument(
+        "-o",
+        dest="options",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE,…",
+        help='options of the configuration, as "section.key=value", and standard mount words',
+    )
+
+
+def load(args: argparse.Namespace) -> config.Config:
+    """The configuration that the arguments ask for. Sets up logging, and removes our secrets from the environment.
+
+    Raises:
+        ConfigError: it cannot be accepted.
+    """
+    loaded = config.load(args.config, os.environ, args.options)
+    config.strip_secrets(os.environ)
+    logsetup.configure(loaded.log, verbose=args.verbose)
+    return loaded

@@ -1,0 +1,197 @@
+"""One HTTP exchange with the portal. What httpx, ssl and anyio raise ends here, as this project's errors.
+
+The client talks to one origin, and follows no redirect: so credentials cannot reach another host.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
+from typing import Self
+
+import anyio
+import httpx
+
+from cterafs.errors import ConfigError, PortalConnectionError, PortalError, PortalTimeout, ProtocolError
+
+# Answers are bounded: a page of 2,000 entries is below 1 MB, and below 256 MiB even with access lists of 64 KiB each
+# (what NTFS allows).
+MAX_BODY = 256 * 2**20
+# Beyond the wait for its first byte, an answer has this long to arrive: 256 MiB at 7 Mbit/s. It ends a trickle, which
+# the wait for each single read does not.
+_BODY_SECONDS = 300.0
+
+# What foreign exceptions mean, the first that fits. Their own texts are not taken over: they can quote a header.
+_MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[PortalError], str], ...] = (
+    ((httpx.TimeoutException, TimeoutError), PortalTimeout, "the portal did not answer in time"),
+    ((httpx.ProxyError,), PortalConnectionError, "the proxy did not connect to the portal"),
+    ((httpx.ConnectError,), PortalConnectionError, "cannot connect to the portal; check portal.url and the network"),
+    (
+        (httpx.ProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL),
+        ProtocolError,
+        "the portal does not speak HTTP as expected; check portal.url",
+    ),
+    (
+        (httpx.DecodingError, httpx.TooManyRedirects, httpx.CookieConflict, httpx.StreamError),
+        ProtocolError,
+        "the portal's answer cannot be decoded",
+    ),
+    (
+        (
+            httpx.HTTPError,
+            OSError,  # ssl.SSLError is one
+            anyio.BrokenResourceError,
+            anyio.ClosedResourceError,
+            anyio.EndOfStream,
+        ),
+        PortalConnectionError,
+        "the connection to the portal broke",
+    ),
+)
+FOREIGN_ERRORS = tuple(kind for kinds, _, _ in _MEANINGS for kind in kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer, read whole. Headers and body can hold secrets, so its `repr` has neither."""
+
+    status: int
+    headers: httpx.Headers = field(repr=False)
+    body: bytes = field(repr=False)
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def location(self) -> str | None:
+        """Where it redirects to; None if it does not."""
+        return self.headers.get("location", "") if 300 <= self.status < 400 else None
+
+
+class Transport:
+    """Connections to the portal at `url`.
+
+    Args:
+        url: the portal's, `https://tenant.ctera.com`; without a scheme it is https.
+        verify_tls: False accepts any certificate.
+        ca_file: trust these authorities instead of the system's.
+        timeout: seconds to connect, and for an answer to begin.
+
+    Raises:
+        ConfigError: the URL is not one, or the file cannot be read.
+    """
+
+    def __init__(self, url: str, *, verify_tls: bool = True, ca_file: str | None = None, timeout: float = 30.0) -> None:
+        self.url = base_url(url)
+        self.timeout = timeout
+        self._open = False
+        self._client = httpx.AsyncClient(
+            base_url=self.url,
+            verify=tls_context(verify_tls=verify_tls, ca_file=ca_file),
+            timeout=timeout,
+            follow_redirects=False,
+            # The session keeps its cookies itself (see there): httpx must neither store nor send any.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        )
+
+    async def send(
+        self, method: str, path: str, *, headers: Mapping[str, str], content: bytes | None, patience: float = 0.0
+    ) -> Answer:
+        """Send a request and read the answer.
+
+        Args:
+            path: below the portal's URL.
+            patience: seconds that the portal may stay silent beyond the usual timeout.
+
+        Raises:
+            PortalConnectionError: no connection, or it broke.
+            PortalTimeout: no answer in time.
+            ProtocolError: the answer is not HTTP, or longer than `MAX_BODY`.
+        """
+        if not self._open:
+            raise RuntimeError("the client is not open: use it inside `async with`")
+        silence = self.timeout + patience
+        timeout = httpx.Timeout(self.timeout, read=silence)
+        request = self._client.build_request(method, path, headers=headers, content=content, timeout=timeout)
+        try:
+            with anyio.fail_after(silence + _BODY_SECONDS):
+                response = await self._client.send(request, stream=True)
+                try:
+                    body = await _read(response)
+                finally:
+                    await response.aclose()
+        except PortalError:
+            raise
+        except FOREIGN_ERRORS as error:
+            raise translated(error) from None
+        return Answer(response.status_code, response.headers, body)
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        self._open = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._open = False
+        await self._client.aclose()
+
+
+async def _read(response: httpx.Response) -> bytes:
+    body = bytearray()
+    try:
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > MAX_BODY:
+                raise ProtocolError(f"the portal's answer is longer than {MAX_BODY // 2**20} MiB")
+    except httpx.RemoteProtocolError:
+        raise PortalConnectionError("the portal's answer was cut off") from None
+    return bytes(body)
+
+
+def translated(error: Exception) -> PortalError:
+    """The error of this project that `error`, one of `FOREIGN_ERRORS`, is."""
+    text = str(error)
+    if isinstance(error, httpx.ConnectError | ssl.SSLError) and "CERTIFICATE" in text.upper():
+        return PortalConnectionError("the portal's certificate is not trusted; set portal.ca_file to its authority")
+    if isinstance(error, httpx.RemoteProtocolError) and text.startswith("Server disconnected"):
+        return PortalConnectionError("the portal closed the connection without an answer")
+    kind, message = next((kind, message) for kinds, kind, message in _MEANINGS if isinstance(error, kinds))
+    return kind(message)
+
+
+def base_url(url: str) -> str:
+    """`url` as the origin of requests, without a slash at its end.
+
+    Raises:
+        ConfigError: it is not an http or https URL, or holds more than an origin and a path.
+    """
+    text = url if "://" in url else f"https://{url}"
+    try:
+        parsed = httpx.URL(text.rstrip("/"))
+    except httpx.InvalidURL:
+        raise ConfigError("portal.url is not a URL; it looks like https://tenant.ctera.com") from None
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise ConfigError("portal.url is not an http or https URL; it looks like https://tenant.ctera.com")
+    if parsed.userinfo or parsed.query or parsed.fragment:
+        raise ConfigError("portal.url must not hold a user, a password, a query or a fragment")
+    return str(parsed)
+
+
+def tls_context(*, verify_tls: bool, ca_file: str | None) -> ssl.SSLContext:
+    """What to trust: `ca_file` alone, or the system's authorities, or, unverified, anyone.
+
+    Raises:
+        ConfigError: `ca_file` cannot be read, or holds no certificate.
+    """
+    try:
+        context = ssl.create_default_context(cafile=str(Path(ca_file).expanduser()) if ca_file else None)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(f"portal.ca_file: cannot use {ca_file}: {error.strerror or error}") from None
+    if not verify_tls:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,278 @@
+"""One transaction's work on `entry`: which rows are touched, what becomes of them, and what that changes in the mount.
+
+The tree is a function of the last event of each object, so a page is first reduced to that, and the order of events of
+different objects never matters. An edit goes through three steps:
+
+1. `load` brings the rows that the events name, and renumbers those whose content is new; their children follow.
+2. `put` and `remove` say, in memory, what each object shall be. A directory that is deleted, or named as a parent
+   before it is told of, is a row without a place, so that its children keep an inode to hang below.
+3. `naming.settle` decides the names, then `write` writes the rows and tells the difference.
+
+A directory that becomes a file, or the other way, takes its children along to its new inode number without a Change for
+each: the Change of the parent, whose old inode is gone, covers them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from cterafs.model import Change, Event, Node
+from cterafs.namespace.guid import guid_key, owner_key
+from cterafs.namespace.names import safe
+from cterafs.namespace.rows import COLUMNS, Acls, Row, integer, node, stored, stored_or_none
+from cterafs.namespace.schema import CLOUD_FOLDER, DETACHED, DIRECTORY, FILE, ROOT, SYNTHETIC, UNKNOWN
+
+_NOWHERE: Final = 0  # the parent of a file that names none: no inode has this number
+_BATCH: Final = 200  # parameters in one query: fewer make more queries, more are not faster
+
+_WIDTH: Final = len(Row.__struct_fields__)
+_INSERT: Final = f"INSERT INTO entry VALUES ({', '.join('?' * _WIDTH)})"
+_UPDATE: Final = f"UPDATE entry SET {', '.join(f'{field} = ?' for field in Row.__struct_fields__[2:])} WHERE inode = ?"
+_PRUNE: Final = (
+    f"DELETE FROM entry WHERE inode = ?1 AND kind <= {DETACHED}"
+    " AND NOT EXISTS (SELECT 1 FROM entry AS below WHERE below.parent = ?1)"
+)
+
+
+class Item(msgspec.Struct, gc=False):
+    """A row that an edit touches.
+
+    Attributes:
+        old: as the database has it, None where it has none.
+        new: as it shall be.
+        before: what the mount saw of it, where `old` no longer tells because the row was renumbered.
+    """
+
+    old: Row | None
+    new: Row
+    before: Node | None = None
+
+
+class Totals(msgspec.Struct):
+    """What the state's counters have to be changed by."""
+
+    files: int = 0
+    directories: int = 0
+    bytes: int = 0
+    orphans: int = 0
+
+    def add(self, row: Row, sign: int) -> None:
+        if row.kind == FILE:
+            self.files += sign
+            self.bytes += sign * row.size
+        elif row.kind in {DIRECTORY, CLOUD_FOLDER}:
+            self.directories += sign
+        elif row.kind <= DETACHED:
+            self.orphans += sign
+
+
+class Edit:
+    """The rows that one transaction touches, by their guid keys.
+
+    Attributes:
+        next_inode: the next number to draw; the caller stores it again.
+        first_inode: numbers from here on are rows that this edit makes, so nothing in the database lies below them.
+        totals: what the edit changed in the counts, after `write`.
+    """
+
+    def __init__(self, db: sqlite3.Connection, acls: Acls, *, next_inode: int, layout: str) -> None:
+        self.db: Final = db
+        self.acls: Final = acls
+        self.next_inode = next_inode
+        self.first_inode = next_inode
+        self.layout: Final = layout
+        self.items: Final[dict[bytes, Item]] = {}
+        self.totals: Final = Totals()
+
+    # -- step 1
+
+    def load(self, keys: Iterable[bytes]) -> None:
+        wanted = [key for key in keys if key not in self.items]
+        for part in _parts(wanted):
+            marks = ", ".join("?" * len(part))
+            self.add_rows(self.db.execute(f"SELECT {COLUMNS} FROM entry WHERE guid IN ({marks})", part))
+
+    def add_rows(self, found: Iterable[tuple[object, ...]]) -> list[Item]:
+        """Takes rows of the database into the edit, as they are; those that it has are left as it has them."""
+        added = []
+        for values in found:
+            old = Row(*values)  # type: ignore[arg-type]  # the columns are the fields
+            if old.guid is not None and old.guid not in self.items:
+                self.items[old.guid] = item = Item(old, msgspec.structs.replace(old))
+                added.append(item)
+        return added
+
+    def renumber(self, events: Iterable[tuple[bytes, Event | None]]) -> None:
+        """Draws new inode numbers for the objects whose content is another now; no event means a deletion."""
+        moved: dict[int, int] = {}
+        for key, event in events:
+            item = self.items.get(key)
+            if item is None or item.old is None:
+                continue
+            ends = self._hides_children(item.old) if event is None else _new_content(item.old, event)
+            if ends:
+                item.before = self._node(item.old) if item.old.shown else None
+                moved[item.old.inode] = item.new.inode = self._draw()
+        if not moved:
+            return
+        pairs = [(new, old) for old, new in moved.items()]
+        self.db.executemany("UPDATE entry SET inode = ? WHERE inode = ?", pairs)
+        self.db.executemany("UPDATE entry SET parent = ? WHERE parent = ?", pairs)
+        for item in self.items.values():
+            if item.old is None:
+                continue
+            item.old.inode = item.new.inode
+            if item.old.parent in moved:
+                item.before = item.before or (self._node(item.old) if item.old.shown else None)
+                item.old.parent = item.new.parent = moved[item.old.parent]
+        self.first_inode = self.next_inode
+
+    # -- step 2
+
+    def put(self, key: bytes, event: Event) -> None:
+        """The object is what the event says."""
+        item = self.items.get(key)
+        if item is None:
+            item = self._new(key, UNKNOWN)
+        new = item.new
+        new.kind = _kind(event)
+        new.parent = self._parent(event)
+        wanted = safe(event.name)
+        if new.kind == CLOUD_FOLDER:
+            new.wire = stored(event.name)  # the wanted name follows: `naming` compares it with the others'
+        else:
+            new.wire = stored(event.name) if wanted != event.name else None
+            self.place(new, wanted)
+        new.folder_id = integer(event.folder_id)
+        new.file_id = integer(event.file_id)
+        new.size = _size(event)
+        new.gvsn = stored_or_none(event.gvsn)
+        new.acl = self.acls.intern(self.db, event.acl)
+        new.mtime_ns = integer(event.mtime_ns) or 0
+        new.ctime_ns = integer(event.ctime_ns) or 0
+
+    def remove(self, key: bytes) -> None:
+        """The object is deleted; what names it as its parent stays below it, out of sight."""
+        item = self.items.get(key)
+        if item is not None:
+            item.new = Row(item.new.inode, key, DETACHED)
+
+    def give_up(self, key: bytes) -> None:
+        """Nothing is known of a directory but that something lies in it; it is not asked about again for now."""
+        item = self.items.get(key)
+        if item is not None and item.new.kind == UNKNOWN:
+            item.new.kind = DETACHED
+
+    def owner_directory(self, owner: str) -> int:
+        """The inode of an owner's directory."""
+        key = owner_key(owner)
+        if key not in self.items:
+            self.load([key])
+        item = self.items.get(key) or self._new(key, SYNTHETIC)
+        if item.new.kind != SYNTHETIC or item.new.parent is None:
+            wanted = safe(owner)
+            item.new = Row(item.new.inode, key, SYNTHETIC, parent=ROOT, name=wanted)
+            item.new.wire = stored(owner) if wanted != owner else None
+        return item.new.inode
+
+    @staticmethod
+    def place(row: Row, wanted: str) -> None:
+        """Gives a row the name it wants; `naming` looks whether another has it."""
+        if row.wanted != wanted:
+            row.name, row.want = wanted, None
+
+    def _hides_children(self, row: Row) -> bool:
+        """Whether a file has entries below it: they keep its row, which must not keep the number of its content."""
+        sql = "SELECT EXISTS (SELECT 1 FROM entry WHERE parent = ?)"
+        return row.kind == FILE and bool(self.db.execute(sql, (row.inode,)).fetchone()[0])
+
+    def _parent(self, event: Event) -> int:
+        if not event.parent_guid:
+            return ROOT if event.is_dir else _NOWHERE
+        key = guid_key(event.parent_guid)
+        item = self.items.get(key) or self._new(key, UNKNOWN)
+        parent = item.new
+        if parent.kind == DETACHED and event.guid and self._comes_to(parent.inode, guid_key(event.guid)):
+            parent.kind = UNKNOWN  # something new mentions it
+        if parent.kind == UNKNOWN and parent.folder_id is None:
+            parent.folder_id = integer(event.folder_id)
+        return parent.inode
+
+    def _comes_to(self, parent: int, key: bytes) -> bool:
+        old = self.items[key].old
+        return old is None or old.parent != parent
+
+    def _new(self, key: bytes, kind: int) -> Item:
+        self.items[key] = item = Item(None, Row(self._draw(), key, kind))
+        return item
+
+    def _draw(self) -> int:
+        self.next_inode += 1
+        return self.next_inode - 1
+
+    # -- step 3
+
+    def write(self) -> list[Change]:
+        """Writes what differs; gives what the mount sees of it."""
+        inserts, updates, changes = [], [], []
+        pruned: set[int] = set()
+        for item in self.items.values():
+            old, new = item.old, item.new
+            if old is None:
+                inserts.append(msgspec.structs.astuple(new))
+            elif old != new:
+                self.totals.add(old, -1)
+                updates.append((*msgspec.structs.astuple(new)[2:], new.inode))
+                if old.parent is not None and old.parent != new.parent:
+                    pruned.add(old.parent)
+            elif item.before is None:
+                continue
+            else:
+                self.totals.add(old, -1)
+            self.totals.add(new, 1)
+            if new.kind <= DETACHED:
+                pruned.add(new.inode)
+            before = item.before or (self._node(old) if old is not None and old.shown else None)
+            after = self._node(new) if new.shown else None
+            if before != after:
+                changes.append(Change(before, after))
+        self.db.executemany(_INSERT, inserts)
+        self.db.executemany(_UPDATE, updates)
+        if pruned:
+            self.totals.orphans -= self.db.executemany(_PRUNE, [(inode,) for inode in pruned]).rowcount
+        return changes
+
+    def _node(self, row: Row) -> Node:
+        return node(row, self.acls.text(self.db, row.acl))
+
+
+def _parts(keys: list[bytes]) -> Iterator[list[bytes]]:
+    for start in range(0, len(keys), _BATCH):
+        yield keys[start : start + _BATCH]
+
+
+def _kind(event: Event) -> int:
+    if not event.is_dir:
+        return FILE
+    return DIRECTORY if event.parent_guid else CLOUD_FOLDER
+
+
+def _size(event: Event) -> int:
+    return 0 if event.is_dir else max(0, integer(event.size) or 0)
+
+
+def _new_content(old: Row, event: Event) -> bool:
+    """Whether the event tells of other content than the row's: what the inode number stands for.
+
+    A row without a place has been a directory, if anything: it can become one again, but no file.
+    """
+    if not old.shown:
+        return not event.is_dir
+    if event.is_dir or old.kind != FILE:
+        return event.is_dir != old.is_directory
+    version = (integer(event.file_id), stored_or_none(event.gvsn), _size(event), integer(event.mtime_ns) or 0)
+    return version != (old.file_id, old.gvsn, old.size, old.mtime_ns)

@@ -1,0 +1,148 @@
+"""Which name each entry of an edit is shown under: a function of the final state, whatever the order of events.
+
+Cloud folders first: two of one name in one directory both become `Name (owner)`, or `Name [folder id]` where the owner
+is unknown (or is their directory already). Then every name that two entries of a directory want: the smallest guid (in
+the order of the keys) has it, the others show `names.distinct` of it; when the holder leaves, the next one has it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Final
+
+from cterafs.namespace.edit import Edit, Item
+from cterafs.namespace.names import distinct, safe
+from cterafs.namespace.rows import COLUMNS, Row, Text, told, told_or_none
+from cterafs.namespace.schema import CLOUD_FOLDER, DETACHED, ROOT
+
+Place = tuple[int, str]
+"""A directory's inode and the name that is wanted in it."""
+
+_BATCH: Final = 100  # places in one query
+_CLOUD_FOLDERS: Final = f"SELECT {COLUMNS} FROM entry WHERE kind = {CLOUD_FOLDER} AND parent = ? AND wire = ? LIMIT ?"
+
+
+def settle(edit: Edit) -> None:
+    """Gives all rows of the edit, and the siblings that this concerns, the names that they shall have."""
+    _place_cloud_folders(edit)
+    _name_cloud_folders(edit)
+    _leave_empty_owners(edit)
+    _share_names(edit)
+
+
+def _place_cloud_folders(edit: Edit) -> None:
+    """Below the root, or below their owners' directories."""
+    if edit.layout != "owner":
+        for item in list(edit.items.values()):
+            if item.new.kind == CLOUD_FOLDER:
+                item.new.parent = ROOT
+        return
+    for item in list(edit.items.values()):
+        if item.new.kind == CLOUD_FOLDER:
+            owner = _owner(edit, item.new.folder_id)
+            item.new.parent = edit.owner_directory(owner) if owner else ROOT
+
+
+def _name_cloud_folders(edit: Edit) -> None:
+    groups: set[tuple[int, Text]] = set()
+    members: defaultdict[tuple[int, Text], list[Row]] = defaultdict(list)
+    for item in edit.items.values():
+        for row in (item.old, item.new):
+            if row is not None and row.kind == CLOUD_FOLDER and row.parent is not None and row.wire is not None:
+                groups.add((row.parent, row.wire))
+                if row is item.new:
+                    members[row.parent, row.wire].append(row)
+    for parent, wire in groups:
+        inside = members[parent, wire]
+        # Two more than the edit may know tell whether there is none, one, or several that it does not.
+        found = edit.db.execute(_CLOUD_FOLDERS, (parent, wire, len(edit.items) + 2)).fetchall()
+        others = [row for row in found if row[1] not in edit.items]
+        if len(others) == 1:  # the only one that a change of this edit's can give another name
+            inside = inside + [item.new for item in edit.add_rows(others)]
+            others = []
+        alone = len(inside) + len(others) == 1
+        for row in inside:
+            edit.place(row, safe(told(wire)) if alone else safe(_qualified(edit, row, told(wire))))
+
+
+def _qualified(edit: Edit, row: Row, name: str) -> str:
+    owner = _owner(edit, row.folder_id) if edit.layout != "owner" else None
+    if owner:
+        return f"{name} ({owner})"
+    return f"{name} [{row.folder_id}]" if row.folder_id is not None else name
+
+
+def _owner(edit: Edit, folder_id: int | None) -> str | None:
+    if folder_id is None:
+        return None
+    row = edit.db.execute("SELECT owner FROM folder WHERE folder_id = ?", (folder_id,)).fetchone()
+    return told_or_none(row[0]) if row else None
+
+
+def _leave_empty_owners(edit: Edit) -> None:
+    """An owner's directory goes with the last cloud folder in it."""
+    left = {
+        item.old.parent
+        for item in edit.items.values()
+        if item.old is not None and item.old.kind == CLOUD_FOLDER and item.old.parent != item.new.parent
+    } - {ROOT, None}
+    arrived = {item.new.parent for item in edit.items.values()}
+    for inode in left - arrived:
+        below = edit.db.execute("SELECT guid FROM entry WHERE parent = ? LIMIT ?", (inode, len(edit.items) + 1))
+        if all(key in edit.items for (key,) in below):
+            edit.add_rows(edit.db.execute(f"SELECT {COLUMNS} FROM entry WHERE inode = ?", (inode,)))
+            for item in edit.items.values():
+                if item.new.inode == inode:
+                    item.new = Row(inode, item.new.guid, DETACHED)
+
+
+def _share_names(edit: Edit) -> None:
+    places = {place for item in edit.items.values() if _moves(item) for place in _places(item)}
+    _bring_siblings(edit, places)
+    members: defaultdict[Place, list[Row]] = defaultdict(list)
+    for item in edit.items.values():
+        place = _place(item.new)
+        if place in places and place is not None:
+            members[place].append(item.new)
+    for (_, wanted), rows in members.items():
+        if len(rows) > 1:
+            rows.sort(key=_key)
+        rows[0].name, rows[0].want = wanted, None
+        for row in rows[1:]:
+            row.name, row.want = distinct(wanted, _key(row)), wanted
+
+
+def _bring_siblings(edit: Edit, places: set[Place]) -> None:
+    """Takes those into the edit that want one of these names too. A directory that the edit made has none."""
+    asked = [place for place in places if place[0] < edit.first_inode]
+    clashes = edit.db.execute("SELECT EXISTS (SELECT 1 FROM entry WHERE want IS NOT NULL)").fetchone()[0]
+    for column in ("name", "want") if clashes else ("name",):
+        for start in range(0, len(asked), _BATCH):
+            part = asked[start : start + _BATCH]
+            edit.add_rows(
+                edit.db.execute(
+                    f"WITH place (parent, name) AS (VALUES {', '.join(['(?, ?)'] * len(part))}) SELECT {COLUMNS}"
+                    f" FROM place CROSS JOIN entry ON entry.parent = place.parent AND entry.{column} = place.name",
+                    [value for place in part for value in place],
+                )
+            )
+
+
+def _moves(item: Item) -> bool:
+    return item.old is None or _place(item.old) != _place(item.new)
+
+
+def _places(item: Item) -> Iterator[Place]:
+    for row in (item.old, item.new):
+        place = _place(row) if row is not None else None
+        if place is not None:
+            yield place
+
+
+def _place(row: Row) -> Place | None:
+    return (row.parent, row.wanted) if row.shown and row.parent is not None else None
+
+
+def _key(row: Row) -> bytes:
+    return row.guid or b""

@@ -1,0 +1,141 @@
+"""A row of `entry` in memory, and what the mount sees of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+import msgspec
+
+from cterafs.model import ROOT_INODE, Inode, Node
+from cterafs.namespace.guid import guid_text
+from cterafs.namespace.schema import DIRECTORY, FILE
+
+Text = str | bytes
+"""Text as the database holds it: `bytes` where it has lone surrogates, which SQLite's text cannot have."""
+
+_INT64: Final = 1 << 63
+_ACLS_KEPT: Final = 4096  # access lists in memory; a tree has some dozens of them
+
+
+class Row(msgspec.Struct, gc=False):
+    """A row of `entry`; the fields are the columns, in their order."""
+
+    inode: int
+    guid: bytes | None
+    kind: int
+    parent: int | None = None
+    name: str | None = None
+    want: str | None = None
+    wire: Text | None = None
+    folder_id: int | None = None
+    file_id: int | None = None
+    size: int = 0
+    gvsn: Text | None = None
+    acl: int | None = None
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+
+    @property
+    def shown(self) -> bool:
+        return self.kind >= FILE
+
+    @property
+    def is_directory(self) -> bool:
+        return self.kind >= DIRECTORY
+
+    @property
+    def wanted(self) -> str:
+        """The name that it has, or would have if a smaller guid did not have it."""
+        return self.want if self.want is not None else self.name or ""
+
+
+COLUMNS: Final = ", ".join(f"entry.{field}" for field in Row.__struct_fields__)
+
+
+def stored(text: str) -> Text:
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def stored_or_none(text: str | None) -> Text | None:
+    return None if text is None else stored(text)
+
+
+def told(text: Text) -> str:
+    return text if isinstance(text, str) else text.decode("utf-8", "surrogatepass")
+
+
+def told_or_none(text: Text | None) -> str | None:
+    return None if text is None else told(text)
+
+
+def integer(value: int | None) -> int | None:
+    """`value`, or None where it does not fit into 64 bits: the portal's numbers are not trusted."""
+    return value if value is not None and -_INT64 <= value < _INT64 else None
+
+
+class Acls:
+    """Access lists by their number, through one connection. Thread-safe as the connection is."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, str] = {}
+        self._by_text: dict[str, int] = {}
+
+    def text(self, db: sqlite3.Connection, acl: int | None) -> str | None:
+        if acl is None:
+            return None
+        text = self._by_id.get(acl)
+        if text is None:
+            row = db.execute("SELECT sddl FROM acl WHERE id = ?", (acl,)).fetchone()
+            if row is None:
+                return None
+            text = told(row[0])
+            if len(self._by_id) >= _ACLS_KEPT:
+                self._by_id.clear()
+            self._by_id[acl] = text
+        return text
+
+    def intern(self, db: sqlite3.Connection, text: str | None) -> int | None:
+        """The number of an access list, drawn where it is new."""
+        if text is None:
+            return None
+        acl = self._by_text.get(text)
+        if acl is None:
+            value = stored(text)
+            row = db.execute("SELECT id FROM acl WHERE sddl = ?", (value,)).fetchone()
+            acl = int(row[0]) if row else int(db.execute("INSERT INTO acl (sddl) VALUES (?)", (value,)).lastrowid or 0)
+            if len(self._by_text) >= _ACLS_KEPT:
+                self._by_text.clear()
+            self._by_text[text] = acl
+        return acl
+
+    def forget(self) -> None:
+        """After a rollback: numbers that were drawn in it may be drawn again for others."""
+        self._by_id.clear()
+        self._by_text.clear()
+
+
+def node(row: Row, acl: str | None) -> Node:
+    """What the mount sees of a row that is shown, or of the root."""
+    name = row.name or ""
+    return Node(
+        inode=Inode(row.inode),
+        parent=Inode(row.parent) if row.parent is not None else ROOT_INODE,
+        name=name,
+        wire_name=told(row.wire) if row.wire is not None else row.wanted,
+        is_dir=row.kind >= DIRECTORY,
+        guid=guid_text(row.guid) if row.guid is not None else "",
+        folder_id=row.folder_id,
+        file_id=row.file_id,
+        size=row.size,
+        gvsn=told_or_none(row.gvsn),
+        acl=acl,
+        mtime_ns=row.mtime_ns,
+        ctime_ns=row.ctime_ns,
+    )

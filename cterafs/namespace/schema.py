@@ -1,0 +1,121 @@
+"""The index's database: every table and column, and how one version becomes the next.
+
+`index.db` in the state directory. It holds nothing that the portal could not tell again: when it is lost, the namespace
+is listed anew. Tables are STRICT, so that ANY keeps text that looks like a number as text.
+
+WAL, so that readers see the last committed state while a page of events is written. `synchronous = NORMAL`: a killed
+process loses nothing; a power failure may lose the last transactions, but whole ones, and as the cursor is part of
+each, their events are simply listed again. Pages of 4 KiB: guids arrive in any order, so an insertion dirties one leaf
+of each index, and a larger page would only write more.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+from typing import Final
+
+APPLICATION_ID: Final = 0x43544653  # "CTFS": says that the file is ours
+VERSION: Final = 1
+
+ROOT: Final = 1
+
+# What a row of `entry` is. From FILE on it is shown in its directory, from DIRECTORY on it has entries of its own.
+UNKNOWN: Final = 0  # only its guid is known, from a child that names it as its parent: to be asked about
+DETACHED: Final = 1  # deleted, or asked about in vain; kept for the children that still name it
+FILE: Final = 2
+DIRECTORY: Final = 3
+CLOUD_FOLDER: Final = 4  # the root of a cloud folder
+SYNTHETIC: Final = 5  # the mount's root, or the directory of an owner
+
+# Where the re-listing stands.
+IDLE: Final = 0  # none is under way: what the feed tells is news
+LISTING: Final = 1  # pages are arriving
+SWEEPING: Final = 2  # all pages have arrived: what they did not mention is being removed
+
+_VERSION_1 = f"""
+CREATE TABLE entry (
+    inode      INTEGER PRIMARY KEY,  -- drawn from state.next_inode, never reused; new content draws a new one
+    guid       BLOB,                 -- the object's key (see guid.py); NULL for the mount's root
+    kind       INTEGER NOT NULL,     -- one of the kinds above
+    parent     INTEGER,              -- inode of its directory; NULL for UNKNOWN, DETACHED and the mount's root; 0 for a
+                                     -- file that names no parent, which is shown nowhere
+    name       TEXT,                 -- as shown: safe and unique in its directory; NULL where parent is
+    want       TEXT,                 -- the name it would have if a smaller guid of its directory did not have it;
+                                     -- NULL where it has it
+    wire       ANY,                  -- what the portal calls it; NULL where that is the wanted name (never for a
+                                     -- CLOUD_FOLDER); a BLOB where it has lone surrogates
+    folder_id  INTEGER,              -- the cloud folder it lies in
+    file_id    INTEGER,              -- what Direct IO calls it
+    size       INTEGER NOT NULL,     -- bytes
+    gvsn       ANY,                  -- version, as text (a BLOB where it has lone surrogates)
+    acl        INTEGER,              -- acl.id
+    mtime_ns   INTEGER NOT NULL,     -- nanoseconds since 1970 UTC; 0 where unknown
+    ctime_ns   INTEGER NOT NULL      -- likewise
+) STRICT;
+CREATE UNIQUE INDEX entry_guid ON entry (guid);
+-- Not UNIQUE: two names may be exchanged within one page of events, row by row.
+CREATE INDEX entry_name ON entry (parent, name) WHERE parent IS NOT NULL;
+CREATE INDEX entry_want ON entry (parent, want) WHERE want IS NOT NULL;
+CREATE INDEX entry_cloud ON entry (parent, wire) WHERE kind = {CLOUD_FOLDER};
+CREATE INDEX entry_cloud_id ON entry (folder_id) WHERE kind = {CLOUD_FOLDER};
+CREATE INDEX entry_unplaced ON entry (kind, folder_id) WHERE kind <= {DETACHED};
+
+CREATE TABLE acl (                   -- access lists, each once: a tree has few different ones
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    sddl       ANY NOT NULL UNIQUE   -- as the portal has it (a BLOB where it has lone surrogates)
+) STRICT;
+
+CREATE TABLE folder (                -- the cloud folders, as the portal's administration lists them
+    folder_id  INTEGER PRIMARY KEY,
+    name       ANY NOT NULL,
+    owner      ANY                   -- user name; NULL where unknown
+) STRICT;
+
+CREATE TABLE seen (                  -- what the re-listing under way has mentioned; empty otherwise
+    inode      INTEGER PRIMARY KEY
+) STRICT;
+
+CREATE TABLE state (                 -- one row; written in the transaction of the entries that it belongs to
+    id          INTEGER PRIMARY KEY CHECK (id = 1),
+    cursor      ANY,                 -- where the feed goes on; NULL: from the beginning
+    selection   TEXT NOT NULL,       -- the folder ids that the cursor was issued for: a JSON array, sorted
+    imported    INTEGER NOT NULL,    -- 1 once a complete listing has been applied
+    relist      INTEGER NOT NULL,    -- IDLE, LISTING or SWEEPING
+    layout      TEXT NOT NULL,       -- the layout that the cloud folders are placed by
+    generation  INTEGER NOT NULL,    -- 31 random bits, drawn with the database: tells its inodes from another's
+    next_inode  INTEGER NOT NULL,
+    files       INTEGER NOT NULL,    -- rows that are FILE
+    directories INTEGER NOT NULL,    -- rows that are DIRECTORY or CLOUD_FOLDER
+    bytes       TEXT NOT NULL,       -- the sum of the files' sizes, in decimal: it may pass 64 bits
+    orphans     INTEGER NOT NULL     -- rows that are UNKNOWN or DETACHED
+) STRICT;
+"""
+
+_MIGRATIONS: Final[dict[int, str]] = {}
+"""The SQL that makes version n + 1 of version n."""
+
+
+def create(db: sqlite3.Connection) -> None:
+    """Makes the tables in an empty database, in one transaction."""
+    db.execute("PRAGMA page_size = 4096")
+    db.execute("PRAGMA journal_mode = WAL")
+    now = time.time_ns()
+    generation = secrets.randbits(31)
+    db.executescript(
+        f"""BEGIN IMMEDIATE;
+        {_VERSION_1}
+        INSERT INTO entry (inode, kind, name, size, mtime_ns, ctime_ns)
+            VALUES ({ROOT}, {SYNTHETIC}, '', 0, {now}, {now});
+        INSERT INTO state VALUES (1, NULL, '[]', 0, {IDLE}, 'folder', {generation}, {ROOT + 1}, 0, 0, '0', 0);
+        PRAGMA application_id = {APPLICATION_ID};
+        PRAGMA user_version = {VERSION};
+        COMMIT;"""
+    )
+
+
+def migrate(db: sqlite3.Connection, version: int) -> None:
+    """Brings a database of an older version up to date, one committed version after the other."""
+    for step in range(version, VERSION):
+        db.executescript(f"BEGIN IMMEDIATE;\n{_MIGRATIONS[step]}\nPRAGMA user_version = {step + 1};\nCOMMIT;")

@@ -1,0 +1,335 @@
+"""The index as it was last committed: lookups, listings, paths. Any thread may ask; `tree` is the only writer."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from cterafs import errors
+from cterafs.model import ROOT_INODE, Cursor, FolderInfo, Inode, Node
+from cterafs.namespace import schema
+from cterafs.namespace.guid import guid_key, guid_text
+from cterafs.namespace.rows import COLUMNS, Acls, Row, node, told, told_or_none
+
+DATABASE: Final = "index.db"
+_SIDE_FILES: Final = ("-wal", "-shm")
+
+_BUSY_TIMEOUT: Final = 5.0  # seconds; only another process (`find`, a backup) can hold the database for so long
+_READER_CACHE_KIB: Final = 4 << 10  # per connection; the kernel's page cache stands behind it
+_WRITER_CACHE_KIB: Final = 64 << 10  # what a page of events dirties at ten million rows fits in
+_READERS_KEPT: Final = 8  # idle connections; more than that many readers at once open and close their own
+_WAL_LIMIT: Final = 64 << 20  # bytes that the log keeps once it is copied back
+_DEPTH_LIMIT: Final = 4096  # directories above an entry: a path has 4096 bytes at most, so it cannot name more
+
+_SHOWN: Final = f"kind >= {schema.FILE}"
+_GET: Final = f"SELECT {COLUMNS} FROM entry WHERE inode = ? AND {_SHOWN}"
+_BY_GUID: Final = f"SELECT {COLUMNS} FROM entry WHERE guid = ? AND {_SHOWN}"
+_IN_DIRECTORY: Final = (
+    f"FROM entry JOIN entry AS up ON up.inode = ?1 AND up.kind >= {schema.DIRECTORY} WHERE entry.parent = ?1"
+)
+_LOOKUP: Final = f"SELECT {COLUMNS} {_IN_DIRECTORY} AND entry.name = ?2"
+_CHILDREN: Final = f"SELECT {COLUMNS} {_IN_DIRECTORY} AND entry.name > ?2 ORDER BY entry.name LIMIT ?3"
+_STEP_UP: Final = f"SELECT parent, name, kind FROM entry WHERE inode = ? AND {_SHOWN}"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the index holds.
+
+    An object counts from the event that tells of it to the event that deletes it, whether or not its directory is known
+    or deleted: a directory deleted without a word about its contents leaves them counted until the next re-listing.
+
+    Attributes:
+        files: and `bytes`, the sum of their sizes.
+        directories: cloud folders included; the mount's root and the owners' directories are not.
+        orphans: directories of which only the guid is known, or which were deleted while something names them.
+    """
+
+    files: int
+    directories: int
+    bytes: int
+    orphans: int
+
+
+class Store:
+    """The committed state of one index. Use `open`; close with `close` or `with`."""
+
+    def __init__(self, path: Path, *, read_only: bool) -> None:
+        self.database: Final = path
+        self.read_only: Final = read_only
+        self._acls: Final = Acls()
+        self._idle: Final[deque[sqlite3.Connection]] = deque()
+        self._closed = False
+
+    @classmethod
+    def open(cls, directory: Path, *, read_only: bool = False) -> Store:
+        """Opens the index in a state directory, and makes it where there is none (unless `read_only`).
+
+        Raises:
+            StateError: it cannot be used; the message says what to do.
+        """
+        path = directory / DATABASE
+        if read_only and not path.exists():
+            raise errors.StateError(f"there is no index in {directory} yet; mount once to make it")
+        store = cls(path, read_only=read_only)
+        with _explained(path):
+            db = store._connect()
+            try:
+                _prepare(db, path, read_only=read_only)
+            except BaseException:
+                db.close()
+                raise
+        store._idle.append(db)
+        return store
+
+    def close(self) -> None:
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- the tree
+
+    def get(self, inode: Inode) -> Node | None:
+        """The object that has this inode number; None where none has, any more or yet."""
+        return self._one(_GET, (inode,))
+
+    def by_guid(self, guid: str) -> Node | None:
+        return self._one(_BY_GUID, (guid_key(guid),))
+
+    def lookup(self, parent: Inode, name: str) -> Node | None:
+        """The entry of a directory, by the name that is shown."""
+        try:
+            return self._one(_LOOKUP, (parent, name))
+        except UnicodeEncodeError:  # bytes that are no UTF-8 reach us as lone surrogates; no shown name has them
+            return None
+
+    def children(self, parent: Inode, after: str | None, limit: int) -> list[Node]:
+        """The next `limit` entries of a directory behind the name `after`, in the order of their UTF-8 bytes."""
+        with self._reader() as db:
+            rows = db.execute(_CHILDREN, (parent, after if after is not None else "", limit)).fetchall()
+            return [self._node(db, row) for row in rows]
+
+    def resolve(self, path: str) -> Node | None:
+        """The object at a path of shown names below the mount's root; `/` is the root."""
+        with self._snapshot() as db:
+            row = db.execute(_GET, (ROOT_INODE,)).fetchone()
+            for name in path.split("/"):
+                if name not in {"", "."} and row is not None:
+                    try:
+                        row = db.execute(_LOOKUP, (row[0], name)).fetchone()
+                    except UnicodeEncodeError:
+                        return None
+            return self._node(db, row) if row is not None else None
+
+    def path(self, inode: Inode) -> str | None:
+        """The path below the mount's root, with a leading slash; None where the object cannot be reached from there."""
+        names: list[str] = []
+        above: int = inode
+        with self._snapshot() as db:
+            for _ in range(_DEPTH_LIMIT):
+                if above == ROOT_INODE:
+                    return "/" + "/".join(reversed(names))
+                row = db.execute(_STEP_UP, (above,)).fetchone()
+                if row is None or row[0] is None or (names and row[2] < schema.DIRECTORY):
+                    return None
+                above = row[0]
+                names.append(row[1])
+        return None
+
+    # -- the feed's state
+
+    @property
+    def counts(self) -> Counts:
+        row = self._state("files, directories, bytes, orphans")
+        return Counts(row[0], row[1], int(row[2]), row[3])
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """Where the feed goes on; None: from the beginning."""
+        cursor = told_or_none(self._state("cursor")[0])
+        return None if cursor is None else Cursor(cursor)
+
+    @property
+    def selection(self) -> tuple[int, ...]:
+        """The folder ids that the cursor was issued for, sorted; empty: all."""
+        return tuple(msgspec.json.decode(self._state("selection")[0], type=list[int]))
+
+    @property
+    def imported(self) -> bool:
+        """A complete listing has been applied at some time."""
+        return bool(self._state("imported")[0])
+
+    @property
+    def generation(self) -> int:
+        """31 random bits that tell this database's inode numbers from those of the one before it."""
+        return int(self._state("generation")[0])
+
+    @property
+    def relist(self) -> int:
+        """How far the re-listing is: schema.IDLE, LISTING or SWEEPING."""
+        return int(self._state("relist")[0])
+
+    @property
+    def folders(self) -> list[FolderInfo]:
+        """The cloud folders as they were last told, by their ids."""
+        with self._reader() as db:
+            rows = db.execute("SELECT folder_id, name, owner FROM folder ORDER BY folder_id").fetchall()
+        return [FolderInfo(folder_id, told(name), told_or_none(owner)) for folder_id, name, owner in rows]
+
+    def unknown_parents(self, limit: int) -> list[tuple[int, str]]:
+        """Cloud folder ids and guids of directories that something names as its parent and that nothing told of."""
+        with self._reader() as db:
+            rows = db.execute(
+                f"SELECT folder_id, guid FROM entry WHERE kind <= {schema.DETACHED} AND kind = {schema.UNKNOWN}"
+                " AND folder_id IS NOT NULL LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return [(folder_id, guid_text(key)) for folder_id, key in rows]
+
+    # -- connections
+
+    def writer(self) -> sqlite3.Connection:
+        """A connection for the one writer; the caller closes it.
+
+        Raises:
+            StateError: the index was opened for reading only.
+        """
+        if self.read_only:
+            raise errors.StateError(f"{self.database} was opened for reading only")
+        db = self._connect()
+        db.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
+        return db
+
+    def _connect(self) -> sqlite3.Connection:
+        mode = "ro" if self.read_only else "rwc"
+        db = sqlite3.connect(
+            f"{self.database.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=_BUSY_TIMEOUT,
+            isolation_level=None,  # transactions are begun and ended by hand
+            check_same_thread=False,  # one thread at a time uses a connection; sqlite3.threadsafety is 3 besides
+        )
+        db.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
+        return db
+
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        if self._closed:
+            raise errors.StateError(f"{self.database} is closed")
+        try:
+            db = self._idle.pop()
+        except IndexError:
+            db = self._connect()
+        try:
+            yield db
+        finally:
+            if self._closed or len(self._idle) >= _READERS_KEPT:
+                db.close()
+            else:
+                self._idle.append(db)
+
+    @contextlib.contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A reader for several statements that shall see one state."""
+        with self._reader() as db:
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                db.execute("ROLLBACK")
+
+    def _one(self, sql: str, parameters: Sequence[object]) -> Node | None:
+        with self._reader() as db:
+            row = db.execute(sql, parameters).fetchone()
+            return self._node(db, row) if row is not None else None
+
+    def _node(self, db: sqlite3.Connection, values: Sequence[Any]) -> Node:
+        row = Row(*values)
+        return node(row, self._acls.text(db, row.acl))
+
+    def _state(self, columns: str) -> tuple[Any, ...]:
+        with self._reader() as db:
+            row: tuple[Any, ...] = db.execute(f"SELECT {columns} FROM state").fetchone()
+            return row
+
+
+def set_aside(directory: Path) -> Path:
+    """Renames a database that cannot be used to `index.db.corrupt-<n>`, so that a new one can be made.
+
+    Raises:
+        StateError: it cannot be renamed.
+    """
+    path = directory / DATABASE
+    number = 1
+    while (aside := directory / f"{DATABASE}.corrupt-{number}").exists():
+        number += 1
+    try:
+        path.rename(aside)
+        for suffix in _SIDE_FILES:  # the log belongs to the file: beside a new one it would be applied to that
+            side = directory / (DATABASE + suffix)
+            if side.exists():
+                side.rename(directory / (aside.name + suffix))
+    except OSError as error:
+        raise errors.StateError(f"{path} cannot be set aside: {error.strerror}; remove it by hand") from error
+    return aside
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns what SQLite says upon opening into a sentence that says what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        primary = code & 0xFF if isinstance(code, int) else None
+        if primary in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+            raise UnusableIndex(
+                f"{path} is damaged ({error}); set it aside, and the namespace is imported again"
+            ) from error
+        if primary in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            raise errors.StateError(f"{path} is in use by another process; stop it, or wait for it") from error
+        raise errors.StateError(f"{path} cannot be opened ({error}); check its permissions and the disk") from error
+
+
+class UnusableIndex(errors.StateError):
+    """The index is damaged or not an index at all: `set_aside` makes room for a new one."""
+
+
+def _prepare(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
+    """Checks that the database is ours, makes it where it is empty, and brings it up to date."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    application = db.execute("PRAGMA application_id").fetchone()[0]
+    if application == 0 and version == 0 and db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+        if read_only:
+            raise errors.StateError(f"{path} is empty; mount once to fill it")
+        schema.create(db)
+        return
+    if application != schema.APPLICATION_ID:
+        raise UnusableIndex(f"{path} is not an index of cterafs; set it aside, or choose another state.directory")
+    if version > schema.VERSION:
+        raise errors.StateError(
+            f"{path} was written by a newer cterafs (version {version}, this one knows {schema.VERSION}); "
+            "upgrade, or remove it to import the namespace again"
+        )
+    if version < schema.VERSION:
+        if read_only:
+            raise errors.StateError(f"{path} was written by an older cterafs; mount once to bring it up to date")
+        schema.migrate(db, version)
+    # A cheap check: the one row that everything stands on can be read.
+    if db.execute("SELECT count(*) FROM state").fetchone()[0] != 1:
+        raise UnusableIndex(f"{path} is damaged (it has no state); set it aside, and the namespace is imported again")

@@ -1,0 +1,230 @@
+"""The one writer of the index: events in, changes of the mount out, each batch one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from cterafs.model import Change, Cursor, Event, FolderInfo
+from cterafs.namespace import naming
+from cterafs.namespace.edit import Edit
+from cterafs.namespace.guid import guid_key
+from cterafs.namespace.rows import COLUMNS, Acls, integer, stored, stored_or_none
+from cterafs.namespace.schema import CLOUD_FOLDER, DETACHED, FILE, IDLE, LISTING, ROOT, SWEEPING, SYNTHETIC, UNKNOWN
+from cterafs.namespace.store import Store
+
+Layout = Literal["folder", "owner"]
+
+_CLOUD_FOLDERS: Final = f"SELECT {COLUMNS} FROM entry WHERE kind = {CLOUD_FOLDER}"
+_SWEPT_AT_ONCE: Final = 2_000  # rows that one batch of a sweep removes: as many as a page of events touches
+
+
+class Batch:
+    """An open transaction and what it changes. Until `commit`, readers see the state before it.
+
+    Attributes:
+        changes: what becomes of everything that was or will be visible in its directory; nothing for repeated events.
+    """
+
+    def __init__(self, db: sqlite3.Connection, acls: Acls, changes: Sequence[Change]) -> None:
+        self.changes: Final = changes
+        self._db: Final = db
+        self._acls: Final = acls
+
+    def commit(self) -> None:
+        try:
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            self.rollback()
+            raise
+
+    def rollback(self) -> None:
+        """Leaves the state as it was. Harmless where SQLite has rolled back by itself."""
+        self._acls.forget()
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+
+class Tree:
+    """Applies events to a store. One at a time, from any thread; a batch is committed or rolled back before the next.
+
+    Raises (all methods):
+        sqlite3.Error: the disk is full, read-only or failing; nothing was changed.
+    """
+
+    def __init__(self, store: Store, *, layout: Layout = "folder") -> None:
+        self.store: Final = store
+        self._layout: Final[Layout] = layout
+        self._acls: Final = Acls()
+        self._swept = 0  # the sweep's place: inodes up to here have been looked at
+        self._db: Final = store.writer()
+        try:
+            self._adopt_layout()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Tree:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def prepare(
+        self,
+        events: Iterable[Event],
+        cursor: Cursor | None = None,
+        *,
+        listing: bool = False,
+        complete: bool = False,
+        asked: Iterable[str] = (),
+    ) -> Batch:
+        """Applies a page of events.
+
+        Args:
+            cursor: where the feed goes on after the page; None leaves it (the answer of `ancestors`).
+            listing: the page belongs to the listing of the namespace from its beginning.
+            complete: nothing more is to be had for now. Together with `listing`: the listing has ended.
+            asked: guids of unknown parents that were asked about; those still unknown are not asked about again until
+                something new names them.
+        """
+        latest = {event.guid: event for event in events if event.guid}
+        keyed = [(guid_key(guid), None if event.deleted else event) for guid, event in latest.items()]
+        unanswered = [guid_key(guid) for guid in asked]
+        with self._editing() as edit:
+            edit.load(dict.fromkeys([key for key, _ in keyed] + _parent_keys(latest.values()) + unanswered))
+            edit.renumber(keyed)
+            for key, event in keyed:
+                if event is None:
+                    edit.remove(key)
+                else:
+                    edit.put(key, event)
+            for key in unanswered:
+                edit.give_up(key)
+            changes = self._finish(edit)
+            relist = self._state("relist")
+            if relist != IDLE:
+                self._mark(edit, [key for key, event in keyed if event is not None])
+            if cursor is not None:
+                self._set(cursor=stored(cursor))
+            if listing and complete:
+                self._set(imported=1, relist=SWEEPING if relist != IDLE else IDLE)
+        return Batch(self._db, self._acls, changes)
+
+    def set_folders(self, folders: Iterable[FolderInfo]) -> Batch:
+        """Takes over who owns which cloud folder; they are named and placed by it."""
+        told = {f.folder_id: f for f in folders if integer(f.folder_id) is not None}
+        with self._editing() as edit:
+            before = dict(self._db.execute("SELECT folder_id, owner FROM folder"))
+            rows = [(f.folder_id, stored(f.name), stored_or_none(f.owner)) for f in told.values()]
+            self._db.execute("DELETE FROM folder")
+            self._db.executemany("INSERT INTO folder VALUES (?, ?, ?)", rows)
+            after = {folder_id: owner for folder_id, _, owner in rows}
+            for folder_id in before.keys() | after.keys():
+                if before.get(folder_id) != after.get(folder_id):
+                    edit.add_rows(self._db.execute(f"{_CLOUD_FOLDERS} AND folder_id = ?", (folder_id,)))
+            changes = self._finish(edit)
+        return Batch(self._db, self._acls, changes)
+
+    # -- listing again
+
+    def begin_relist(self, selection: Sequence[int] = ()) -> None:
+        """Starts from the beginning of the feed, for these folder ids. What is known is served until the end.
+
+        What the listing mentions is marked; `sweep` removes the rest once it is complete. The marks are committed with
+        the pages, so that a crash resumes in the middle.
+        """
+        with self._editing():
+            self._db.execute("DELETE FROM seen")
+            known = self._db.execute("SELECT EXISTS (SELECT 1 FROM entry WHERE inode <> ?)", (ROOT,)).fetchone()[0]
+            # What was asked about in vain may be known now.
+            self._db.execute(f"UPDATE entry SET kind = {UNKNOWN} WHERE kind <= {DETACHED}")
+            text = msgspec.json.encode(sorted(set(selection))).decode()
+            # Where nothing is known yet, there is nothing to mark and to sweep.
+            self._set(cursor=None, selection=text, relist=LISTING if known else IDLE)
+            self._swept = 0
+            self._db.execute("COMMIT")
+
+    @property
+    def sweeping(self) -> bool:
+        """The listing is complete and what it did not mention is still to be removed."""
+        return self.store.relist == SWEEPING
+
+    def sweep(self) -> Batch:
+        """Removes some of what the complete listing did not mention; call it until `sweeping` ends."""
+        with self._editing() as edit:
+            rows = self._db.execute(
+                f"SELECT {COLUMNS} FROM entry WHERE kind >= {FILE} AND kind < {SYNTHETIC}"
+                " AND inode > ? AND NOT EXISTS (SELECT 1 FROM seen WHERE seen.inode = entry.inode)"
+                " ORDER BY inode LIMIT ?",
+                (self._swept, _SWEPT_AT_ONCE),
+            ).fetchall()
+            edit.add_rows(rows)
+            edit.renumber((row[1], None) for row in rows)
+            for row in rows:
+                edit.remove(row[1])
+                self._swept = row[0]
+            changes = self._finish(edit)
+            if len(rows) < _SWEPT_AT_ONCE:
+                self._db.execute("DELETE FROM seen")
+                self._set(relist=IDLE)
+        return Batch(self._db, self._acls, changes)
+
+    # -- inside a transaction
+
+    @contextlib.contextmanager
+    def _editing(self) -> Iterator[Edit]:
+        """Begins a transaction, which stays open behind the block; an exception ends it without a trace."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield Edit(self._db, self._acls, next_inode=self._state("next_inode"), layout=self._layout)
+        except BaseException:
+            self._acls.forget()
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _finish(self, edit: Edit) -> list[Change]:
+        naming.settle(edit)
+        changes = edit.write()
+        delta = edit.totals
+        self._set(
+            next_inode=edit.next_inode,
+            files=self._state("files") + delta.files,
+            directories=self._state("directories") + delta.directories,
+            bytes=str(int(self._state("bytes")) + delta.bytes),
+            orphans=self._state("orphans") + delta.orphans,
+        )
+        return changes
+
+    def _mark(self, edit: Edit, keys: Iterable[bytes]) -> None:
+        """Notes that the listing mentioned these objects."""
+        inodes = [(edit.items[key].new.inode,) for key in keys]
+        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", inodes)
+
+    def _adopt_layout(self) -> None:
+        """Places the cloud folders as this mount wants them; before anyone reads, so without changes to tell."""
+        with self._editing() as edit:
+            if self._state("layout") != self._layout:
+                edit.add_rows(self._db.execute(_CLOUD_FOLDERS))
+                self._finish(edit)
+                self._set(layout=self._layout)
+            self._db.execute("COMMIT")
+
+    def _state(self, column: str) -> Any:
+        return self._db.execute(f"SELECT {column} FROM state").fetchone()[0]
+
+    def _set(self, **columns: object) -> None:
+        names = ", ".join(f"{column} = ?" for column in columns)
+        self._db.execute(f"UPDATE state SET {names}", tuple(columns.values()))
+
+
+def _parent_keys(events: Iterable[Event]) -> list[bytes]:
+    return [guid_key(event.parent_guid) for event in events if event.parent_guid and not event.deleted]

@@ -1,0 +1,1 @@
+"""What is inside files: blocks in memory, read-ahead, and the reader that a handle reads through."""

@@ -1,0 +1,107 @@
+"""What a handle reads through: one version of one file, from open to close."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from cterafs.content.readahead import ReadAhead
+from cterafs.content.source import BlockSource
+from cterafs.errors import BlockInfo, DirectIOError, DownloadTimeout
+from cterafs.model import Chunk, Extent
+from cterafs.stats import Stats
+
+FAILURE_MEMORY = 2.0
+"""Seconds. The kernel repeats a failed buffered read at once, with a smaller size; asking storage again would double
+the time that the reader waits for its error."""
+
+
+class Reader:
+    """Serves the reads of one open file.
+
+    Args:
+        source: the blocks of the version that was opened.
+        readahead: fetches what a sequential reader will ask for next.
+        deadline: seconds that one read may take, whatever happens.
+    """
+
+    def __init__(self, source: BlockSource, readahead: ReadAhead, deadline: float, stats: Stats) -> None:
+        self.source = source
+        self._readahead = readahead
+        self._deadline = deadline
+        self._stats = stats
+        self._failed_at = Extent(0, 0)
+        self._failed_until = 0.0
+        self._failure: DirectIOError | None = None
+
+    async def read(self, offset: int, size: int) -> bytes | memoryview:
+        """The bytes from `offset`: `size` of them, fewer only at the end of the file.
+
+        Raises:
+            DirectIOError: they cannot be had.
+        """
+        wanted = Extent(offset, offset + size).intersect(Extent(0, self.source.size))
+        if not len(wanted):
+            return b""
+        self._raise_remembered(wanted)
+        try:
+            with trio.fail_after(self._deadline):
+                data = await self._read(wanted)
+        except trio.TooSlowError:
+            info = BlockInfo(self.source.file_id, None, wanted.start, len(wanted))
+            self._remember(wanted, DownloadTimeout(info, f"no complete answer in {self._deadline:.0f} s"))
+            raise self._failure from None  # type: ignore[misc]  # set by the line above
+        except DirectIOError as error:
+            self._remember(wanted, error)
+            raise
+        self._stats.reads += 1
+        self._stats.read_bytes += len(data)
+        return data
+
+    def close(self) -> None:
+        """Ends read-ahead; reads that are under way go on."""
+        self._readahead.close()
+
+    async def _read(self, wanted: Extent) -> bytes | memoryview:
+        chunks = await self.source.chunks(wanted)
+        self._readahead.observe(wanted)
+        if len(chunks) == 1:
+            return _cut(await self.source.block(chunks[0]), chunks[0], wanted)
+        return b"".join(await self._blocks(chunks, wanted))
+
+    async def _blocks(self, chunks: Sequence[Chunk], wanted: Extent) -> list[bytes | memoryview]:
+        """All the chunks at once, in order; the first error in the file's order is the one that is raised."""
+        parts: list[bytes | memoryview | DirectIOError] = [b""] * len(chunks)
+
+        async def one(index: int, chunk: Chunk) -> None:
+            try:
+                parts[index] = _cut(await self.source.block(chunk), chunk, wanted)
+            except DirectIOError as error:
+                parts[index] = error
+
+        async with trio.open_nursery() as nursery:
+            for index, chunk in enumerate(chunks):
+                nursery.start_soon(one, index, chunk)
+        for part in parts:
+            if isinstance(part, DirectIOError):
+                raise part
+        return [part for part in parts if not isinstance(part, DirectIOError)]
+
+    def _remember(self, wanted: Extent, error: DirectIOError) -> None:
+        self._failure, self._failed_at = error, wanted
+        self._failed_until = trio.current_time() + FAILURE_MEMORY
+
+    def _raise_remembered(self, wanted: Extent) -> None:
+        if self._failure is None:
+            return
+        if trio.current_time() >= self._failed_until:
+            self._failure = None
+        elif self._failed_at.contains(wanted):
+            raise self._failure.with_traceback(None)
+
+
+def _cut(data: bytes, chunk: Chunk, wanted: Extent) -> bytes | memoryview:
+    """The part of a block that was asked for, not copied."""
+    part = chunk.extent.intersect(wanted)
+    return memoryview(data)[part.start - chunk.extent.start : part.stop - chunk.extent.start]

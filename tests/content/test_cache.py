@@ -1,0 +1,184 @@
+"""Single flight, the budget, and who may cancel what."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+import trio.testing
+
+from cterafs.content.cache import IN_FLIGHT_FACTOR, BlockCache
+from cterafs.content.memory import BlockKey, BlockMemory
+from cterafs.errors import DirectIOError
+from cterafs.stats import Stats
+
+KEY = BlockKey(7, "v1", 0)
+
+
+class Storage:
+    """Blocks that arrive when they are let through."""
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.cancelled = 0
+        self.gate = trio.Event()
+        self.arrived = trio.Event()
+        self.error: Exception | None = None
+
+    async def fetch(self) -> bytes:
+        self.started += 1
+        self.arrived.set()
+        try:
+            await self.gate.wait()
+        except trio.Cancelled:
+            self.cancelled += 1
+            raise
+        if self.error is not None:
+            raise self.error
+        return b"x" * 10
+
+
+@pytest.fixture
+async def cache() -> AsyncIterator[BlockCache]:
+    async with trio.open_nursery() as nursery:
+        yield BlockCache(BlockMemory(100), nursery, Stats())
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.trio
+async def test_many_readers_one_download(cache: BlockCache) -> None:
+    storage, answers = Storage(), []
+
+    async def read() -> None:
+        answers.append(await cache.get(KEY, 10, storage.fetch))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(read)
+        await storage.arrived.wait()
+        storage.gate.set()
+    assert answers == [b"x" * 10] * 5
+    assert storage.started == 1
+    assert await cache.get(KEY, 10, storage.fetch) == b"x" * 10
+    assert storage.started == 1
+    assert cache.memory.used == 10
+
+
+@pytest.mark.trio
+async def test_a_cancelled_reader_harms_no_other(cache: BlockCache) -> None:
+    storage, answers = Storage(), []
+
+    async def read() -> None:
+        answers.append(await cache.get(KEY, 10, storage.fetch))
+
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as first:
+            first.start_soon(read)
+            await storage.arrived.wait()
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            first.cancel_scope.cancel()
+        assert storage.cancelled == 0
+        storage.gate.set()
+    assert answers == [b"x" * 10]
+    assert storage.started == 1
+
+
+@pytest.mark.trio
+async def test_when_all_readers_are_cancelled_the_download_is_and_the_next_reader_starts_anew(
+    cache: BlockCache,
+) -> None:
+    storage = Storage()
+    async with trio.open_nursery() as readers:
+        readers.start_soon(cache.get, KEY, 10, storage.fetch)
+        await storage.arrived.wait()
+        readers.cancel_scope.cancel()
+    storage.gate.set()
+    assert await cache.get(KEY, 10, storage.fetch) == b"x" * 10
+    assert (storage.started, storage.cancelled) == (2, 1)
+    assert cache.memory.used == 10
+
+
+@pytest.mark.trio
+async def test_an_error_reaches_every_reader_and_nothing_stays_reserved(cache: BlockCache) -> None:
+    storage, errors = Storage(), []
+    storage.error = DirectIOError(7, "refused")
+
+    async def read() -> None:
+        with pytest.raises(DirectIOError, match="refused") as caught:
+            await cache.get(KEY, 10, storage.fetch)
+        errors.append(caught.value)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        nursery.start_soon(read)
+        await storage.arrived.wait()
+        storage.gate.set()
+    assert len(errors) == 2
+    assert cache.memory.used == 0
+
+
+@pytest.mark.trio
+async def test_a_block_above_the_whole_budget_is_refused_at_once(cache: BlockCache) -> None:
+    with pytest.raises(DirectIOError, match=r"cache\.memory"):
+        await cache.get(KEY, 100, Storage().fetch)
+
+
+@pytest.mark.trio
+async def test_downloads_wait_for_room_in_turn_and_never_exceed_the_budget() -> None:
+    memory = BlockMemory(10 * IN_FLIGHT_FACTOR * 2)  # room for two downloads of 10 bytes
+    async with trio.open_nursery() as nursery:
+        cache = BlockCache(memory, nursery, Stats())
+        storages = [Storage() for _ in range(4)]
+        for number, storage in enumerate(storages):
+            nursery.start_soon(cache.get, BlockKey(number, "v1", 0), 10, storage.fetch)
+            await trio.testing.wait_all_tasks_blocked()
+        assert [storage.started for storage in storages] == [1, 1, 0, 0]
+        assert memory.used == memory.limit
+        assert memory.contended
+        storages[1].gate.set()
+        await storages[2].arrived.wait()
+        assert memory.used <= memory.limit
+        assert storages[3].started == 0
+        for storage in storages:
+            storage.gate.set()
+    assert memory.used <= memory.limit
+
+
+@pytest.mark.trio
+async def test_a_cancelled_wait_for_room_gives_its_place_up() -> None:
+    memory = BlockMemory(10)
+    await memory.reserve(10)
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as first:
+            first.start_soon(memory.reserve, 8)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(memory.reserve, 2)
+            await trio.testing.wait_all_tasks_blocked()
+            first.cancel_scope.cancel()
+        memory.release(10)
+    assert memory.used == 2
+
+
+def test_the_least_recently_used_block_goes_first() -> None:
+    memory = BlockMemory(30)
+
+    async def fill() -> None:
+        for number in range(3):
+            await memory.reserve(10)
+            memory.store(BlockKey(number, "v1", 0), b"x" * 10, 10)
+        assert memory.get(BlockKey(0, "v1", 0)) is not None
+        await memory.reserve(10)
+
+    trio.run(fill)
+    assert [BlockKey(number, "v1", 0) in memory for number in range(3)] == [True, False, True]
+
+
+def test_forgetting_a_version_leaves_the_others() -> None:
+    memory = BlockMemory(100)
+    for key in (BlockKey(1, "a", 0), BlockKey(1, "a", 10), BlockKey(1, "b", 0), BlockKey(2, "a", 0)):
+        memory.store(key, b"x" * 10, 0)
+    memory.forget(1, "a")
+    assert memory.used == 20
+    assert BlockKey(1, "b", 0) in memory

@@ -1,0 +1,313 @@
+"""The filesystem, with no kernel in it: what can be looked up, listed, opened and read, and what changes do to it.
+
+Everything runs on one event loop; the tree's rows are read in worker threads, since a cold disk must not stop the
+loop. A row that was read in a thread can be older than a change published meanwhile, so every such read looks at
+`epoch` afterwards and starts again when it moved: an answer is never older than the last published change.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import trio
+from cachetools import LRUCache
+
+from cterafs.content.cache import BlockCache
+from cterafs.content.readahead import ReadAhead
+from cterafs.content.reader import Reader
+from cterafs.content.source import BlockSource, Remote
+from cterafs.errors import IsADirectory, NoAttribute, NotADirectory, NotFound, StaleInode, VersionChangedError
+from cterafs.model import ROOT_INODE, Change, Inode, Node
+from cterafs.namespace.store import Counts, Store
+from cterafs.stats import Stats
+
+T = TypeVar("T")
+
+NODES_IN_MEMORY = 20_000
+"""Rows kept on the loop: about 10 MiB, and more than a shell, an editor and a backup job look at in turn."""
+
+SOURCES_IN_MEMORY = 256
+"""Lists of blocks kept after the last close: reading a file again asks the portal nothing."""
+
+STORE_THREADS = 8
+"""Threads that may read the tree at once; apart from those of downloads, which can all be busy or hung."""
+
+READ_DEADLINE_FACTOR = 4
+"""A read may take this many times `direct.timeout`, which bounds the time without progress: storage that drips is
+given up as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeOptions:
+    """Numbers of a volume: `readahead` in bytes, `timeout` in seconds."""
+
+    readahead: int
+    timeout: float
+
+
+class RemoteFactory(Protocol):
+    """Makes the storage side of one version of a file."""
+
+    def __call__(self, file_id: int, size: int) -> Remote: ...
+
+
+class _Content:
+    """What the handles of one inode share."""
+
+    def __init__(self, source: BlockSource) -> None:
+        self.source = source
+        self.handles = 0
+        self.changed = False
+
+
+class Volume:
+    """A read-only filesystem over the tree and the blocks.
+
+    Args:
+        remote: makes the storage side of a file.
+        nursery: runs prefetches; it outlives every handle.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        cache: BlockCache,
+        remote: RemoteFactory,
+        nursery: trio.Nursery,
+        options: VolumeOptions,
+        stats: Stats,
+    ) -> None:
+        self.stats = stats
+        self.epoch = 0
+        self.generation = store.generation  # tells this database's inode numbers from those of an earlier one
+        self.on_change: Callable[[Sequence[Change]], None] = lambda changes: None
+        self._store = store
+        self._cache = cache
+        self._remote = remote
+        self._nursery = nursery
+        self._options = options
+        self._limiter = trio.CapacityLimiter(STORE_THREADS)
+        self._nodes: LRUCache[Inode, Node] = LRUCache(NODES_IN_MEMORY)
+        self._ghosts: dict[Inode, Node] = {}
+        self._references: Counter[Inode] = Counter()
+        self._contents: dict[Inode, _Content] = {}
+        self._idle: LRUCache[Inode, _Content] = LRUCache(SOURCES_IN_MEMORY)
+        self._readers: dict[int, tuple[Inode, Reader]] = {}
+        self._handle_numbers = itertools.count(1)
+
+    # --- names and attributes ---------------------------------------------------------------------------------------
+
+    async def lookup(self, parent: Inode, name: str) -> Node:
+        """The object that `parent` shows as `name`.
+
+        Raises:
+            NotFound: there is none.
+        """
+        node = await self._current(lambda: self._store.lookup(parent, name))
+        if node is None:
+            raise NotFound(f"no such name: {name!r}")
+        self._nodes[node.inode] = node
+        return node
+
+    async def node(self, inode: Inode) -> Node:
+        """The object with this inode, superseded ones included for as long as they are referenced.
+
+        Raises:
+            StaleInode: it is gone.
+        """
+        node = await self._live(inode) or self._ghosts.get(inode)
+        if node is None:
+            raise StaleInode(f"inode {inode} is gone")
+        return node
+
+    async def list(self, directory: Inode, after: str | None, limit: int) -> list[Node]:
+        """Up to `limit` entries of a directory in the order of their names, from behind the name `after`.
+
+        Raises:
+            StaleInode, NotADirectory: there is no such directory.
+        """
+        await self.directory(directory)
+        return await self._current(lambda: self._store.children(directory, after, limit))
+
+    async def directory(self, inode: Inode) -> Node:
+        """The same as `node`, for a directory.
+
+        Raises:
+            StaleInode, NotADirectory: there is no such directory.
+        """
+        node = await self.node(inode)
+        if not node.is_dir:
+            raise NotADirectory(f"{node.name!r} is a file")
+        return node
+
+    def attributes(self, node: Node) -> dict[str, bytes]:
+        """The extended attributes of an object."""
+        values = {
+            "user.ctera.id": node.file_id,
+            "user.ctera.guid": node.guid or None,
+            "user.ctera.folder_id": node.folder_id,
+            "user.ctera.gvsn": node.gvsn,
+            "user.ctera.acl": node.acl,
+            "user.ctera.name": node.wire_name,
+        }
+        return {
+            name: str(value).encode("utf-8", "surrogatepass") for name, value in values.items() if value is not None
+        }
+
+    async def attribute(self, inode: Inode, name: str) -> bytes:
+        """One extended attribute.
+
+        Raises:
+            NoAttribute: the object does not have it.
+        """
+        try:
+            return self.attributes(await self.node(inode))[name]
+        except KeyError:
+            raise NoAttribute(f"no attribute {name!r}") from None
+
+    async def counts(self) -> Counts:
+        """How many objects there are, and their bytes."""
+        return await self._current(lambda: self._store.counts)
+
+    # --- references: what the kernel, or any other frontend, still knows ----------------------------------------------
+
+    def acquire(self, inode: Inode) -> None:
+        """The frontend was told of this inode once more."""
+        self._references[inode] += 1
+
+    def forget(self, inode: Inode, count: int) -> None:
+        """The frontend dropped `count` of its references."""
+        self._references[inode] -= count
+        if self._references[inode] <= 0:
+            del self._references[inode]
+            if inode not in self._contents:
+                self._ghosts.pop(inode, None)
+
+    def referenced(self, inode: Inode) -> bool:
+        return inode == ROOT_INODE or inode in self._references
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    async def open(self, inode: Inode) -> tuple[int, bool]:
+        """Opens a file for reading; never waits for the network.
+
+        Returns:
+            A handle, and whether data that the frontend cached for this inode is still good.
+
+        Raises:
+            StaleInode: the inode is superseded; looking the name up again gives the new one.
+            IsADirectory: not a file.
+        """
+        node = await self._live(inode)
+        if node is None:
+            raise StaleInode(f"inode {inode} is superseded")
+        if node.is_dir:
+            raise IsADirectory(f"{node.name!r} is a directory")
+        content, keep = self._content(node)
+        content.handles += 1
+        readahead = ReadAhead(content.source, self._cache, self._nursery, self._options.readahead, self.stats)
+        deadline = self._options.timeout * READ_DEADLINE_FACTOR
+        handle = next(self._handle_numbers)
+        self._readers[handle] = (inode, Reader(content.source, readahead, deadline, self.stats))
+        self.stats.opens += 1
+        return handle, keep
+
+    async def read(self, handle: int, offset: int, size: int) -> bytes | memoryview:
+        """Bytes of an open file; fewer than `size` only at its end.
+
+        Raises:
+            DirectIOError: they cannot be had.
+        """
+        inode, reader = self._readers[handle]
+        try:
+            return await reader.read(offset, size)
+        except VersionChangedError:
+            content = self._contents.get(inode)
+            if content is not None:
+                content.changed = True
+            raise
+
+    def close(self, handle: int) -> None:
+        """Ends a handle."""
+        inode, reader = self._readers.pop(handle)
+        reader.close()
+        content = self._contents[inode]
+        content.handles -= 1
+        if content.handles:
+            return
+        del self._contents[inode]
+        if inode in self._ghosts:
+            if not self.referenced(inode):
+                del self._ghosts[inode]
+        else:
+            self._idle[inode] = content
+
+    @property
+    def open_files(self) -> int:
+        return len(self._readers)
+
+    def _content(self, node: Node) -> tuple[_Content, bool]:
+        """The shared content of an inode.
+
+        Where storage turned out to hold something else than what this inode stood for (its list of blocks changed
+        and no event told of it yet), old handles keep failing; when they are closed, the inode starts anew.
+        """
+        content = self._contents.get(node.inode)
+        if content is not None:
+            if content.changed:
+                raise StaleInode(f"{node.name!r} was replaced in storage while it is open")
+            return content, True
+        content, keep = self._idle.pop(node.inode, None), True
+        if content is not None and content.changed:
+            content.source.forget()
+            content, keep = None, False
+        if content is None:
+            if node.file_id is None:
+                raise StaleInode(f"the portal gave no file id for {node.name!r}")
+            content = _Content(BlockSource(node, self._remote(node.file_id, node.size), self._cache))
+        self._contents[node.inode] = content
+        return content, keep
+
+    # --- changes: what the follower tells ---------------------------------------------------------------------------
+
+    def prepare(self, changes: Iterable[Change]) -> None:
+        """These changes are about to be committed: objects that end stay known while somebody references them."""
+        for change in changes:
+            old = change.old
+            if old is not None and (change.new is None or change.new.inode != old.inode) and self._in_use(old.inode):
+                self._ghosts[old.inode] = old
+
+    def publish(self, changes: Sequence[Change]) -> None:
+        """These changes are committed: from now on, nothing older is answered."""
+        self.epoch += 1
+        for change in changes:
+            for node in (change.old, change.new):
+                if node is not None:
+                    self._nodes.pop(node.inode, None)
+            if change.old is not None and (change.new is None or change.new.inode != change.old.inode):
+                self._idle.pop(change.old.inode, None)
+        self.on_change(changes)
+
+    def _in_use(self, inode: Inode) -> bool:
+        return inode in self._references or inode in self._contents
+
+    async def _live(self, inode: Inode) -> Node | None:
+        node: Node | None = self._nodes.get(inode)
+        if node is None:
+            node = await self._current(lambda: self._store.get(inode))
+            if node is not None:
+                self._nodes[inode] = node
+        return node
+
+    async def _current(self, query: Callable[[], T]) -> T:
+        """Runs a query in a thread until no change was published meanwhile."""
+        while True:
+            epoch = self.epoch
+            answer = await trio.to_thread.run_sync(query, limiter=self._limiter)
+            if epoch == self.epoch:
+                return answer

@@ -1,0 +1,1 @@
+"""The volume as a kernel filesystem, by FUSE."""

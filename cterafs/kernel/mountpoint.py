@@ -1,0 +1,130 @@
+"""Mountpoints: what is mounted there, and unmounting it."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from cterafs.errors import MountError
+
+FUSECTL = Path("/sys/fs/fuse/connections")
+FSTYPE = "fuse.cterafs"
+
+MNT_DETACH = 2  # <sys/mount.h>
+HELPER_TIMEOUT = 30.0
+"""Seconds for fusermount3, which only calls umount(2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A line of /proc/self/mountinfo (proc_pid_mountinfo(5)): `minor` of the device names FUSE's connection."""
+
+    path: Path
+    fstype: str
+    source: str
+    device: str
+
+    @property
+    def connection(self) -> Path:
+        """The directory of the connection's control files, where fusectl is mounted."""
+        return FUSECTL / self.device.partition(":")[2]
+
+
+def mounts() -> list[Mounted]:
+    """Everything that is mounted, the topmost of a path last."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        fields, rest = before.split(), after.split()
+        found.append(Mounted(Path(_unescape(fields[4])), rest[0], _unescape(rest[1]), fields[2]))
+    return found
+
+
+def mounted_at(path: Path) -> Mounted | None:
+    """What is mounted at exactly this path; it is not touched, so a dead or hung mount does no harm."""
+    return next((mount for mount in reversed(mounts()) if mount.path == path), None)
+
+
+def absolute(mountpoint: str | Path) -> Path:
+    """The path as the kernel lists it: only the parent is resolved, since the mount itself may be dead."""
+    path = Path(os.path.abspath(mountpoint))  # noqa: PTH100  # Path.resolve would follow into the mount
+    return path.parent.resolve() / path.name if path.name else path
+
+
+def prepare(path: Path) -> None:
+    """Makes sure that something can be mounted here, and clears what a crash left.
+
+    Raises:
+        MountError: it cannot.
+    """
+    mounted = mounted_at(path)
+    if mounted is not None and mounted.fstype == FSTYPE:
+        if is_alive(path):
+            raise MountError(f"{path} is mounted already; unmount it first with: cterafs umount {path}")
+        unmount(path, lazy=True)
+    try:
+        if not path.is_dir():
+            raise MountError(f"{path} is not a directory; create it with: mkdir -p {path}")
+    except OSError as error:
+        raise MountError(f"{path} cannot be used as a mountpoint: {error.strerror}") from None
+
+
+def is_alive(path: Path) -> bool:
+    """Whether a process serves the mount. A dead one answers ENOTCONN at once."""
+    try:
+        os.statvfs(path)
+    except OSError as error:
+        return error.errno not in (errno.ENOTCONN, errno.ECONNABORTED)
+    return True
+
+
+def unmount(path: Path, *, lazy: bool = False) -> None:
+    """Unmounts; `lazy` takes the name away at once and leaves the rest to the last user.
+
+    Raises:
+        MountError: busy, not allowed, or not mounted.
+    """
+    if os.geteuid() == 0:
+        code = _umount2(path, MNT_DETACH if lazy else 0)
+        problem = os.strerror(code) if code else ""
+    else:
+        code, problem = _fusermount(path, lazy)
+    if code == errno.EBUSY:
+        raise MountError(f"{path} is in use; close what uses it (see: fuser -vm {path}), or use --lazy")
+    if problem:
+        raise MountError(f"{path} cannot be unmounted: {problem}")
+
+
+def _umount2(path: Path, flags: int) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    return 0 if libc.umount2(os.fsencode(path), flags) == 0 else ctypes.get_errno()
+
+
+def _fusermount(path: Path, lazy: bool) -> tuple[int, str]:
+    program = shutil.which("fusermount3")
+    if program is None:
+        return errno.ENOENT, "fusermount3 is not installed; install the package fuse3"
+    done = subprocess.run(
+        [program, "-u", *(["-z"] if lazy else []), "--", str(path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=HELPER_TIMEOUT,
+        check=False,
+    )
+    if done.returncode == 0:
+        return 0, ""
+    busy = os.strerror(errno.EBUSY) in done.stderr
+    return (errno.EBUSY if busy else errno.EIO), done.stderr.strip() or f"fusermount3 failed with {done.returncode}"
+
+
+def _unescape(field: str) -> str:
+    """mountinfo writes blanks and backslashes as three octal digits."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

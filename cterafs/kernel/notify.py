@@ -1,0 +1,122 @@
+"""Takes back what the kernel cached, when the tree changed.
+
+The kernel may hold names, attributes and data for ever, so each change has to reach it. A notification waits in the
+kernel for a lookup that is under way in the same directory, so it is sent from a worker thread that holds no lock,
+while the event loop goes on answering.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import pyfuse3
+import trio
+
+from cterafs.kernel.dentries import Negatives
+from cterafs.model import Change, Inode, Node
+from cterafs.volume import Volume
+
+log = logging.getLogger(__name__)
+
+GONE = (errno.ENOENT, errno.ENOTDIR)
+"""The kernel does not hold that name (any more): there is nothing to take back."""
+
+UNMOUNTED = (errno.ENOTCONN, errno.ENODEV, errno.EBADF, errno.EINVAL)
+"""The connection has ended: nobody is left to tell."""
+
+
+class Entry(NamedTuple):
+    """Forget a name. `deleted`: the inode that is gone, so that whoever watches it hears of it; 0 if it lives on."""
+
+    parent: Inode
+    name: bytes
+    deleted: Inode = Inode(0)
+
+    def send(self) -> None:
+        try:
+            pyfuse3.invalidate_entry(pyfuse3.InodeT(self.parent), pyfuse3.FileNameT(self.name), self.deleted)
+        except OSError as error:
+            if not self.deleted or error.errno in (*GONE, *UNMOUNTED):
+                raise
+            # The kernel refuses a deletion of a directory in which it holds names, and of anything mounted upon.
+            Entry(self.parent, self.name).send()
+
+
+class Attributes(NamedTuple):
+    """Ask again for an inode's attributes."""
+
+    inode: Inode
+
+    def send(self) -> None:
+        pyfuse3.invalidate_inode(pyfuse3.InodeT(self.inode), attr_only=True)
+
+
+Notification = Entry | Attributes
+
+
+class Notifier:
+    """Sends what the kernel has to know of changes, in their order.
+
+    Args:
+        negatives: the names that the kernel knows not to exist.
+    """
+
+    def __init__(self, volume: Volume, negatives: Negatives) -> None:
+        self._volume = volume
+        self._negatives = negatives
+        self._queue: list[Notification] = []
+        self._wakeup = trio.Event()
+        self._stopped = False
+
+    def push(self, changes: Sequence[Change]) -> None:
+        """These changes are published."""
+        for change in changes:
+            self._queue.extend(self._notifications(change))
+        if self._queue:
+            self._wakeup.set()
+
+    @property
+    def pending(self) -> int:
+        return len(self._queue)
+
+    async def run(self) -> None:
+        """Sends until cancelled; a batch that is being sent is finished first, since the session must outlive it."""
+        while True:
+            await self._wakeup.wait()
+            self._wakeup = trio.Event()
+            batch, self._queue = self._queue, []
+            await trio.to_thread.run_sync(self._send, batch)
+
+    def stop(self) -> None:
+        """The connection is ending: a batch that is being sent is cut short."""
+        self._stopped = True
+
+    def _notifications(self, change: Change) -> Iterator[Notification]:
+        old, new = change.old, change.new
+        if old is not None and new is not None and _place(old) == _place(new) and old.inode == new.inode:
+            if self._volume.referenced(old.inode):
+                yield Attributes(old.inode)
+            return
+        if old is not None and self._volume.referenced(old.inode):
+            yield Entry(old.parent, old.name.encode(), old.inode if new is None else Inode(0))
+        if new is not None and self._negatives.discard(new.parent, new.name.encode()):
+            yield Entry(new.parent, new.name.encode())
+
+    def _send(self, batch: Sequence[Notification]) -> None:
+        for notification in batch:
+            if self._stopped:
+                return
+            try:
+                notification.send()
+            except OSError as error:
+                if error.errno in UNMOUNTED:
+                    return
+                if error.errno not in GONE:
+                    log.warning("the kernel refused a notification: %s", error)
+
+
+def _place(node: Node) -> tuple[Inode, str]:
+    return node.parent, node.name

@@ -1,0 +1,220 @@
+"""FUSE requests, translated: what they mean is the volume's business.
+
+This is the one place where an exception becomes an errno. All answers may be cached by the kernel without a time
+limit, since every change is pushed (`notify`).
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import stat
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import pyfuse3
+from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FUSEError, InodeT, ReaddirToken, RequestContext
+
+from cterafs.errors import CteraError, NotFound
+from cterafs.kernel.dentries import Negatives
+from cterafs.kernel.listing import Listings
+from cterafs.model import Inode, Node
+from cterafs.volume import Volume
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FOREVER = 2.0**31
+"""Seconds that the kernel may keep names and attributes: 68 years, safe in 32 bits."""
+
+SECTOR = 512
+"""Bytes per unit of st_blocks, whatever the block size (POSIX)."""
+
+STATFS_BLOCK = 4096
+"""Bytes per unit of statfs."""
+
+WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
+
+
+@dataclass(frozen=True, slots=True)
+class Presentation:
+    """How objects look: their owner, and the permission bits that are taken away."""
+
+    uid: int
+    gid: int
+    umask: int
+
+
+def answers(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Turns what an operation raises into the errno that the kernel gets."""
+
+    @functools.wraps(operation)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await operation(*args, **kwargs)
+        except FUSEError:
+            raise
+        except CteraError as error:
+            operations: Any = args[0]
+            if not isinstance(error, NotFound):
+                operations.volume.stats.failed(error)
+                log.warning("%s: %s", operation.__name__, error)
+            raise FUSEError(error.code) from None
+        except Exception as error:
+            operations = args[0]
+            operations.volume.stats.failed(error)
+            log.exception("%s failed unexpectedly", operation.__name__)
+            raise FUSEError(errno.EIO) from None
+
+    return run
+
+
+async def _refuse_to_write(*request: object) -> None:
+    raise FUSEError(errno.EROFS)
+
+
+class Operations(pyfuse3.Operations):
+    """The handlers that pyfuse3 calls."""
+
+    supports_dot_lookup = True
+    enable_writeback_cache = False
+
+    def __init__(self, volume: Volume, presentation: Presentation) -> None:
+        super().__init__()
+        self.volume = volume
+        self.negatives = Negatives()
+        self._presentation = presentation
+        self._listings = Listings(volume)
+
+    # --- names ------------------------------------------------------------------------------------------------------
+
+    @answers
+    async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
+        parent = Inode(parent_inode)
+        if name in (b".", b".."):
+            node = await self.volume.node(parent)
+            if name == b"..":
+                node = await self.volume.node(node.parent)
+        else:
+            try:
+                node = await self.volume.lookup(parent, name.decode())
+            except UnicodeDecodeError:  # every name that is shown is UTF-8
+                return self._absent(parent, name)
+            except NotFound:
+                return self._absent(parent, name)
+        self.volume.acquire(node.inode)
+        return self._entry(node)
+
+    def _absent(self, parent: Inode, name: bytes) -> EntryAttributes:
+        entry = EntryAttributes()
+        entry.st_ino = InodeT(0)
+        entry.entry_timeout = FOREVER if self.negatives.add(parent, name) else 0
+        return entry
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        for inode, count in inode_list:
+            self.volume.forget(Inode(inode), count)
+            if not self.volume.referenced(Inode(inode)):
+                self.negatives.drop(Inode(inode))
+
+    @answers
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        return self._entry(await self.volume.node(Inode(inode)))
+
+    def _entry(self, node: Node) -> EntryAttributes:
+        look = self._presentation
+        entry = EntryAttributes()
+        entry.st_ino = InodeT(node.inode)
+        entry.generation = self.volume.generation
+        entry.entry_timeout = entry.attr_timeout = FOREVER
+        entry.st_mode = (stat.S_IFDIR | 0o555 if node.is_dir else stat.S_IFREG | 0o444) & ~look.umask
+        entry.st_nlink = 1  # of a directory: "unknown", so that find counts no sub-directories
+        entry.st_uid, entry.st_gid = look.uid, look.gid
+        entry.st_size = 0 if node.is_dir else node.size
+        entry.st_blocks = -(-entry.st_size // SECTOR)
+        entry.st_mtime_ns = entry.st_atime_ns = node.mtime_ns
+        entry.st_ctime_ns = node.ctime_ns
+        return entry
+
+    # --- directories ------------------------------------------------------------------------------------------------
+
+    @answers
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        return FileHandleT(await self._listings.open(Inode(inode)))
+
+    @answers
+    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        position = start_id
+        while True:
+            entries = await self._listings.page(fh, position)
+            for entry in entries:
+                position += 1
+                if not pyfuse3.readdir_reply(token, entry.name, self._entry(entry.node), position):
+                    return
+                if not entry.is_dot:
+                    self.volume.acquire(entry.node.inode)
+            if not entries:
+                return
+
+    async def releasedir(self, fh: FileHandleT) -> None:
+        self._listings.close(fh)
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    @answers
+    async def open(self, inode: InodeT, flags: int, ctx: RequestContext) -> FileInfo:
+        if flags & WRITE_FLAGS:
+            raise FUSEError(errno.EROFS)
+        handle, keep_cache = await self.volume.open(Inode(inode))
+        return FileInfo(fh=FileHandleT(handle), keep_cache=keep_cache)
+
+    @answers
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]  # any buffer will do
+        return await self.volume.read(fh, off, size)
+
+    async def release(self, fh: FileHandleT) -> None:
+        self.volume.close(fh)
+
+    async def flush(self, fh: FileHandleT) -> None:
+        """Nothing is ever written."""
+
+    # --- the rest ---------------------------------------------------------------------------------------------------
+
+    @answers
+    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
+        counts = await self.volume.counts()
+        answer = pyfuse3.StatvfsData()
+        answer.f_bsize = answer.f_frsize = STATFS_BLOCK
+        answer.f_blocks = -(-counts.bytes // STATFS_BLOCK)
+        answer.f_bfree = answer.f_bavail = 0
+        answer.f_files = counts.files + counts.directories
+        answer.f_ffree = answer.f_favail = 0
+        answer.f_namemax = 255
+        return answer
+
+    @answers
+    async def access(self, inode: InodeT, mode: int, ctx: RequestContext) -> bool:
+        if mode & os.W_OK:
+            raise FUSEError(errno.EROFS)
+        node = await self.volume.node(Inode(inode))
+        return node.is_dir or not mode & os.X_OK
+
+    @answers
+    async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:
+        return await self.volume.attribute(Inode(inode), name.decode("utf-8", "replace"))
+
+    @answers
+    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> list[bytes]:
+        return [name.encode() for name in self.volume.attributes(await self.volume.node(Inode(inode)))]
+
+
+WRITES = (
+    "create", "link", "mkdir", "mknod", "removexattr", "rename", "rmdir", "setattr", "setxattr", "symlink", "unlink",
+    "write",
+)  # fmt: skip
+for _name in WRITES:
+    setattr(Operations, _name, _refuse_to_write)

@@ -1,0 +1,136 @@
+"""One FUSE mount, from mounting to unmounting."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from cterafs.errors import MountError
+from cterafs.kernel import mountpoint
+from cterafs.kernel.notify import Notifier
+from cterafs.kernel.operations import Operations
+
+log = logging.getLogger(__name__)
+
+MAX_BACKGROUND = 256
+"""Background requests (buffered read-ahead) that the kernel lets be in flight; its default of 12 would let 12 hung
+reads stop every other buffered read. 256 is the most that it allows to an ordinary user."""
+
+MAX_TASKS = 1024
+"""Requests handled at once, hung ones included: more than the kernel's background requests and the readers of a busy
+machine, each of which has at most one request that it waits for."""
+
+GRACE = 3.0
+"""Seconds that readers get to finish when the mount is ended while it is in use."""
+
+ANSWER_DEADLINE = 10.0
+"""Seconds for the mount's first answer."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+async def serve(
+    operations: Operations, notifier: Notifier, path: Path, options: Iterable[str], ready: Callable[[], None]
+) -> None:
+    """Mounts, answers until somebody unmounts or a signal ends it, and leaves nothing mounted.
+
+    Args:
+        options: FUSE mount options.
+        ready: called when the mount has answered.
+
+    Raises:
+        MountError: it could not be mounted.
+    """
+    try:
+        pyfuse3.init(operations, str(path), set(options))
+    except RuntimeError:
+        raise MountError(
+            f"{path} cannot be mounted; check that /dev/fuse can be opened and that fuse3 is installed"
+        ) from None
+    session = _Session(notifier, path)
+    try:
+        await session.run(ready)
+    finally:
+        pyfuse3.close(unmount=not session.unmounted)
+
+
+class _Session:
+    """The tasks of a mount; `unmounted` says that the path is no longer ours to unmount."""
+
+    def __init__(self, notifier: Notifier, path: Path) -> None:
+        self.unmounted = False
+        self._notifier = notifier
+        self._path = path
+        self._answering = trio.CancelScope()
+        self._connection: Path | None = None
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        mounted = mountpoint.mounted_at(self._path)
+        if mounted is not None:
+            self._connection = mounted.connection
+            _allow_background(mounted.connection)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._notifier.run)
+            nursery.start_soon(self._end_on_signal)
+            nursery.start_soon(self._announce, ready)
+            await self._answer()
+            self._notifier.stop()
+            nursery.cancel_scope.cancel()
+
+    async def _answer(self) -> None:
+        """Handles requests until the kernel ends the connection, or the grace of readers is over."""
+        with self._answering:
+            try:
+                await pyfuse3.main(max_tasks=MAX_TASKS)
+                self.unmounted = True
+            finally:
+                # A notification may wait for a request that nobody answers any more: without this, for ever.
+                self._abort()
+
+    def _abort(self) -> None:
+        self._notifier.stop()
+        if self._connection is None:
+            return
+        try:
+            (self._connection / "abort").write_text("1")
+        except OSError:  # ended already, or fusectl is not mounted
+            log.debug("the connection was not aborted", exc_info=True)
+
+    async def _announce(self, ready: Callable[[], None]) -> None:
+        try:
+            with trio.fail_after(ANSWER_DEADLINE):
+                await trio.to_thread.run_sync(os.statvfs, self._path, abandon_on_cancel=True)
+        except (trio.TooSlowError, OSError) as error:
+            raise MountError(f"{self._path} is mounted but does not answer: {error or 'timeout'}") from None
+        ready()
+
+    async def _end_on_signal(self) -> None:
+        with trio.open_signal_receiver(*SIGNALS) as signals:
+            async for number in signals:
+                log.info("ending on %s", signal.Signals(number).name)
+                await self._unmount()
+
+    async def _unmount(self) -> None:
+        """Cleanly if nobody uses the mount; otherwise its name goes at once, and its users have a moment to finish."""
+        try:
+            await trio.to_thread.run_sync(mountpoint.unmount, self._path)
+        except MountError as error:
+            log.info("%s; detaching it", error)
+            await trio.to_thread.run_sync(lambda: mountpoint.unmount(self._path, lazy=True))
+            self._answering.deadline = trio.current_time() + GRACE
+        self.unmounted = True
+
+
+def _allow_background(connection: Path) -> None:
+    control = connection / "max_background"
+    try:
+        if int(control.read_text()) < MAX_BACKGROUND:
+            control.write_text(str(MAX_BACKGROUND))
+    except OSError as error:
+        log.info("%s cannot be raised (%s): 12 hung reads can hold up others", control, error.strerror)

@@ -1,0 +1,243 @@
+"""Composition: a volume from a configuration, and a mount from a volume."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import resource
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import trio
+
+import cterafs
+from cterafs import control
+from cterafs.config import Config, DirectCredentials, PortalCredentials, Secret, state_directory
+from cterafs.content.cache import BlockCache
+from cterafs.content.memory import BlockMemory
+from cterafs.direct import DirectIO, RemoteFile
+from cterafs.errors import StateError
+from cterafs.kernel import mountpoint as mountpoints
+from cterafs.kernel import session
+from cterafs.kernel.notify import Notifier
+from cterafs.kernel.operations import Operations, Presentation
+from cterafs.namespace.follower import FeedStatus, Follower
+from cterafs.namespace.store import Store
+from cterafs.namespace.tree import Layout, Tree
+from cterafs.portal import Portal
+from cterafs.stats import Stats
+from cterafs.volume import Volume, VolumeOptions
+
+log = logging.getLogger(__name__)
+
+LOCK_NAME = "lock"
+PROGRESS_INTERVAL = 0.2
+"""Seconds between two looks at the import."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the portal and Direct IO are entered with."""
+
+    portal: PortalCredentials
+    direct: DirectCredentials
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A volume that follows its portal."""
+
+    volume: Volume
+    follower: Follower
+    memory: BlockMemory
+    portal: Portal
+
+
+@asynccontextmanager
+async def open_volume(config: Config, credentials: Credentials) -> AsyncIterator[Running]:
+    """A volume with everything below it, for as long as the context lasts. Nothing is followed yet.
+
+    Raises:
+        StateError: the state directory cannot be used, or belongs to another process.
+    """
+    directory = state_directory(config)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(_own(directory))
+        store = stack.enter_context(_open_store(directory))
+        tree = stack.enter_context(Tree(store, layout=cast(Layout, config.mount.layout)))
+        portal = await stack.enter_async_context(_portal(config, credentials.portal))
+        direct = await stack.enter_async_context(_direct(config, credentials.direct))
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        stats, memory = Stats(), BlockMemory(config.cache.memory)
+        volume = Volume(
+            store,
+            cache=BlockCache(memory, nursery, stats),
+            remote=lambda file_id, size: RemoteFile(direct, file_id, size),
+            nursery=nursery,
+            options=VolumeOptions(readahead=config.readahead.max, timeout=config.direct.timeout),
+            stats=stats,
+        )
+        follower = Follower(portal.notifications, tree, listener=volume, folders=portal.folders)
+        yield Running(volume, follower, memory, portal)
+        nursery.cancel_scope.cancel()
+
+
+@contextlib.contextmanager
+def _own(directory: Path) -> Iterator[None]:
+    """The state directory is ours alone; a crash frees it, since the kernel holds the lock."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StateError(
+            f"{directory} is in use by another mount of the same portal, user and folders; "
+            "unmount that one, or set another state.directory"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _open_store(directory: Path) -> Store:
+    return Store.open(directory)
+
+
+def _portal(config: Config, credentials: PortalCredentials) -> Portal:
+    return Portal(
+        config.portal.url,
+        context=config.portal.context,
+        username=credentials.username or None,
+        password=_reveal(credentials.password),
+        token=_reveal(credentials.token),
+        verify_tls=config.portal.verify_tls,
+        ca_file=_text(config.portal.ca_file),
+    )
+
+
+def _direct(config: Config, credentials: DirectCredentials) -> DirectIO:
+    return DirectIO(
+        config.portal.url,
+        credentials.access_key_id or None,
+        _reveal(credentials.secret_access_key),
+        bearer=_reveal(credentials.bearer),
+        verify_tls=config.portal.verify_tls,
+        ca_file=_text(config.portal.ca_file),
+        storage_verify_tls=config.direct.verify_tls,
+        storage_ca_file=_text(config.direct.ca_file),
+        storage_hosts=config.direct.storage_hosts,
+        workers=config.direct.workers,
+        timeout=config.direct.timeout,
+    )
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _reveal(secret: Secret | None) -> str | None:
+    return None if secret is None else secret.reveal()
+
+
+async def mount(
+    config: Config,
+    credentials: Credentials,
+    path: Path,
+    *,
+    wait: bool,
+    progress: Callable[[FeedStatus], None],
+    ready: Callable[[], None],
+) -> None:
+    """Mounts at `path` and serves until somebody unmounts or a signal ends it.
+
+    Args:
+        wait: import the namespace first, where that was not done yet; otherwise it fills in as it goes.
+        progress: told now and then how far the import is.
+        ready: called when the mount has answered.
+
+    Raises:
+        MountError: the mountpoint cannot be used.
+        StateError: the state directory cannot be used, or belongs to another process.
+        PortalError: the namespace is not known yet and the portal does not tell it.
+    """
+    await trio.to_thread.run_sync(mountpoints.prepare, path)
+    async with open_volume(config, credentials) as running, trio.open_nursery() as nursery:
+        nursery.start_soon(running.follower.run)
+        if wait:
+            await _imported(running.follower, progress)
+        operations = Operations(running.volume, _presentation(config))
+        notifier = Notifier(running.volume, operations.negatives)
+        running.volume.on_change = notifier.push
+        async with control.serve(path, state_directory(config), lambda: _status(running, path)):
+            await session.serve(operations, notifier, path, _fuse_options(config), ready)
+        nursery.cancel_scope.cancel()
+
+
+async def _imported(follower: Follower, progress: Callable[[FeedStatus], None]) -> None:
+    while not follower.imported.is_set():
+        with trio.move_on_after(PROGRESS_INTERVAL):
+            await follower.imported.wait()
+        progress(follower.status)
+
+
+def _presentation(config: Config) -> Presentation:
+    uid, gid = config.mount.uid, config.mount.gid
+    return Presentation(os.getuid() if uid < 0 else uid, os.getgid() if gid < 0 else gid, config.mount.umask)
+
+
+def _fuse_options(config: Config) -> set[str]:
+    """Options of mount.fuse3(8). Not `ro`: the kernel would refuse extended attributes, which can be local state."""
+    options = {f"fsname={urlsplit(config.portal.url).netloc}", "subtype=cterafs", "nosuid", "nodev"}
+    options.update(config.mount.flags)
+    if config.mount.allow_other:
+        options.update(("allow_other", "default_permissions"))  # alone, allow_other checks nothing
+    return options
+
+
+async def _status(running: Running, path: Path) -> dict[str, Any]:
+    """What `cterafs status --json` prints."""
+    feed, stats, memory = running.follower.status, running.volume.stats, running.memory
+    counts = await running.volume.counts()
+    now = time.time()
+    return {
+        "mountpoint": str(path),
+        "pid": os.getpid(),
+        "version": cterafs.__version__,
+        "state": feed.state,
+        "since": feed.since,
+        "reason": feed.reason,
+        "feed_lag_s": feed.lag(now),
+        "last_event_age_s": None if feed.last_event_at is None else round(now - feed.last_event_at, 3),
+        "files": counts.files,
+        "directories": counts.directories,
+        "bytes": counts.bytes,
+        "orphans": counts.orphans,
+        "cache": {
+            "memory": {"used": memory.used, "limit": memory.limit, "hits": stats.hits, "misses": stats.misses},
+            "disk": {"used": 0, "limit": 0, "hits": 0, "misses": 0},
+        },
+        "reads": {
+            "opens": stats.opens,
+            "open_files": running.volume.open_files,
+            "requests": stats.reads,
+            "bytes": stats.read_bytes,
+            "downloaded_blocks": stats.downloaded_blocks,
+            "downloaded_bytes": stats.downloaded_bytes,
+            "prefetched_blocks": stats.prefetched,
+        },
+        "errors": dict(stats.errors),
+        "rss": _resident(),
+    }
+
+
+def _resident() -> int:
+    """Bytes of memory in use: the second field of /proc/self/statm, in pages (proc_pid_statm(5))."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

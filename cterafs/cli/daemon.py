@@ -1,0 +1,126 @@
+"""Running a mount: in the foreground, or in the background with a parent that waits until it answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from cterafs import app
+from cterafs.cli import logsetup
+from cterafs.cli.failures import INTERRUPTED
+from cterafs.config import Config, state_directory
+from cterafs.namespace.follower import FeedStatus
+
+LOG_NAME = "mount.log"
+LOG_KEPT = 1 << 20
+"""Bytes. A log that is longer when a mount starts is put aside, replacing the one put aside before it."""
+
+PLAIN_INTERVAL = 10.0
+"""Seconds between two lines of progress where it is not a terminal that shows them."""
+
+
+def mount(config: Config, credentials: app.Credentials, path: Path, *, wait: bool, ready: Callable[[], None]) -> int:
+    """Serves a mount until it is unmounted; `ready` is called when it answers."""
+    progress = ImportProgress()
+
+    def mounted() -> None:
+        progress.end()
+        ready()
+
+    async def main() -> None:
+        await app.mount(config, credentials, path, wait=wait, progress=progress.show, ready=mounted)
+
+    trio.run(main, strict_exception_groups=True)
+    return 0
+
+
+def detach(serve: Callable[[Callable[[], None]], int], leave_terminal: Callable[[], None]) -> int:
+    """Runs `serve` in a child process, and returns when that says that it is ready, or how it failed.
+
+    Must be called before any thread is started. The child keeps the terminal's standard error until it is ready, so
+    that progress and errors are seen.
+
+    Args:
+        serve: gets a function to call when it is ready.
+        leave_terminal: called in the child just before it lets the terminal go.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writing)
+        return _wait_for(child, reading)
+    os.close(reading)
+    os.setsid()
+
+    def ready() -> None:
+        leave_terminal()
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(null, stream)
+        os.close(null)
+        os.write(writing, b"1")
+        os.close(writing)
+
+    return serve(ready)
+
+
+def _wait_for(child: int, reading: int) -> int:
+    try:
+        if os.read(reading, 1):
+            return 0
+        _, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status)
+    except KeyboardInterrupt:
+        os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+        return INTERRUPTED
+    finally:
+        os.close(reading)
+
+
+def log_to_file(config: Config) -> None:
+    """A mount in the background logs to a file: the configured one, or one beside its state."""
+    if config.log.file is not None:
+        return
+    file = state_directory(config) / LOG_NAME
+    if file.exists() and file.stat().st_size > LOG_KEPT:
+        file.replace(file.with_suffix(".log.1"))
+    logsetup.configure(dataclasses.replace(config.log, file=file))
+
+
+class ImportProgress:
+    """The import's progress on standard error: one line that changes on a terminal, a line now and then elsewhere.
+
+    The portal does not tell how many entries there are, so it is a count and a rate, not a percentage.
+    """
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._started = time.monotonic()
+        self._printed = self._started
+        self._shown = False
+
+    def show(self, status: FeedStatus) -> None:
+        now = time.monotonic()
+        if not self._terminal and now - self._printed < PLAIN_INTERVAL:
+            return
+        self._printed, self._shown = now, True
+        rate = status.entries_seen / max(now - self._started, 0.001)
+        text = f"importing the namespace: {status.entries_seen:,} entries, {rate:,.0f}/s"
+        if status.reason:
+            text += f" ({status.reason})"
+        if self._terminal:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._shown and self._terminal:
+            print(file=sys.stderr)

@@ -1,0 +1,45 @@
+"""`cterafs mount`: mounts the global file system."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from cterafs.cli import settings
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "mount",
+        help="mount the global file system",
+        description="Mounts the global file system, read-only. Without -f, goes to the background and returns when "
+        "the mount answers. The first mount imports the namespace before that, unless --no-wait is given.",
+    )
+    parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
+    parser.add_argument("--no-wait", action="store_true", help="mount at once; the tree fills in as it is imported")
+    parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT")
+    settings.add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from cterafs import config as configuration
+    from cterafs.app import Credentials
+    from cterafs.cli import daemon
+    from cterafs.kernel.mountpoint import absolute
+
+    environment = dict(os.environ)  # of the commands that print secrets; `load` strips our own from it
+    config = settings.load(args)
+    configuration.require(config, "portal.url")
+    credentials = Credentials(
+        configuration.portal_credentials(config.portal, environment),
+        configuration.direct_credentials(config.direct, environment),
+    )
+    path = absolute(args.mountpoint)
+    if args.foreground:
+        return daemon.mount(config, credentials, path, wait=not args.no_wait, ready=lambda: None)
+    return daemon.detach(
+        lambda ready: daemon.mount(config, credentials, path, wait=not args.no_wait, ready=ready),
+        lambda: daemon.log_to_file(config),
+    )

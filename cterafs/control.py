@@ -1,0 +1,162 @@
+"""The status socket: how other processes of the same user find a mount and ask it.
+
+One JSON object per line each way, over a Unix socket in the state directory. A small record of each mount lies in the
+user's run-time directory, so that `cterafs status MOUNTPOINT` finds the socket whatever configuration the mount had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from cterafs.errors import StateError
+
+log = logging.getLogger(__name__)
+
+Status = Callable[[], Awaitable[dict[str, Any]]]
+
+SOCKET_NAME = "control.sock"
+REQUEST_LIMIT = 4096
+ANSWER_DEADLINE = 5.0
+"""Seconds. Everything that a mount answers here is in its memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Where a running mount can be asked."""
+
+    mountpoint: str
+    pid: int
+    directory: str
+
+
+def run_directory() -> Path:
+    """Where the records of this user's mounts lie; it goes with a reboot, as mounts do.
+
+    Raises:
+        StateError: it belongs to somebody else.
+    """
+    uid = os.geteuid()
+    if uid == 0:
+        path = Path("/run/cterafs")
+    else:
+        path = Path(f"/run/user/{uid}/cterafs")
+        if not path.parent.is_dir():
+            path = Path(f"/tmp/cterafs-{uid}")  # noqa: S108  # its owner is checked below
+    path.mkdir(mode=0o700, exist_ok=True)
+    owner = path.lstat()
+    if owner.st_uid != uid or owner.st_mode & 0o077:
+        raise StateError(f"{path} must belong to user {uid} and be closed to others; remove it or correct it")
+    return path
+
+
+def records() -> Iterator[Record]:
+    """The mounts of this user that are said to run; one may have died since."""
+    for path in sorted(run_directory().glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):  # written by another version, or just removed
+            yield Record(**json.loads(path.read_text()))
+
+
+def find(mountpoint: Path) -> Record | None:
+    """The record of the mount at this path."""
+    return next((record for record in records() if record.mountpoint == str(mountpoint)), None)
+
+
+@asynccontextmanager
+async def serve(mountpoint: Path, directory: Path, status: Status) -> AsyncIterator[None]:
+    """Answers on the socket in `directory`, which must be private, while the context lasts.
+
+    Args:
+        status: what `{"command": "status"}` is answered with.
+    """
+    record = Record(str(mountpoint), os.getpid(), str(directory))
+    name = hashlib.sha256(record.mountpoint.encode()).hexdigest()[:16]
+    path = run_directory() / f"{name}.json"
+    with _listener(directory) as listening:
+        path.write_text(json.dumps(asdict(record)))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_accept, trio.socket.from_stdlib_socket(listening), status, nursery)
+                yield
+                nursery.cancel_scope.cancel()
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _listener(directory: Path) -> Iterator[socket.socket]:
+    path = directory / SOCKET_NAME
+    path.unlink(missing_ok=True)  # left by a crash: the state's lock says that nobody else serves it
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        with _short(directory) as short:
+            listening.bind(f"{short}/{SOCKET_NAME}")
+        path.chmod(0o600)
+        listening.listen()
+        listening.setblocking(False)
+        yield listening
+    finally:
+        listening.close()
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _short(directory: Path) -> Iterator[str]:
+    """A name of the directory that fits into the 108 bytes of a socket's address (unix(7))."""
+    handle = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{handle}"
+    finally:
+        os.close(handle)
+
+
+async def _accept(listening: trio.socket.SocketType, status: Status, nursery: trio.Nursery) -> None:
+    while True:
+        connection, _ = await listening.accept()
+        nursery.start_soon(_answer, connection, status)
+
+
+async def _answer(connection: trio.socket.SocketType, status: Status) -> None:
+    with connection, trio.move_on_after(ANSWER_DEADLINE):
+        if not _trusted(connection):
+            return
+        try:
+            request = json.loads(await connection.recv(REQUEST_LIMIT))
+            answer = await status() if request == {"command": "status"} else {"error": "unknown command"}
+            await trio.SocketStream(connection).send_all(json.dumps(answer).encode() + b"\n")
+        except (ValueError, OSError, trio.BrokenResourceError) as error:
+            log.debug("a request on the status socket failed: %s", error)
+
+
+def _trusted(connection: trio.socket.SocketType) -> bool:
+    """The peer is the same user, or root (SO_PEERCRED, unix(7): pid, uid, gid)."""
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return uid in (0, os.geteuid())
+
+
+def ask_status(record: Record) -> dict[str, Any]:
+    """The status of a running mount. Blocks, for at most `ANSWER_DEADLINE`.
+
+    Raises:
+        OSError: nobody answers.
+        ValueError: the answer is not JSON.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking, _short(Path(record.directory)) as short:
+        asking.settimeout(ANSWER_DEADLINE)
+        asking.connect(f"{short}/{SOCKET_NAME}")
+        asking.sendall(json.dumps({"command": "status"}).encode() + b"\n")
+        answer = b"".join(iter(lambda: asking.recv(65536), b""))
+    status: dict[str, Any] = json.loads(answer)
+    return status

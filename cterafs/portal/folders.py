@@ -120,6 +120,10 @@ def _folder(value: Value) -> FolderInfo | None:
     name, uid = value.text("name"), value.text("uid")
     if name is None or uid is None or not (uid.isascii() and uid.isdigit() and len(uid) <= 18):
         return None
-    owner = value.text("owner")
-    # A reference, "objs/12/PortalUser/alice", or a bare name.
-    return FolderInfo(int(uid), name, owner.rpartition("/")[2] or None if owner else None)
+    return FolderInfo(int(uid), name, _owner(value.text("owner") or ""))
+
+
+def _owner(reference: str) -> str | None:
+    """The user that `objs/{uid}/{portal}/{class}/{name}/{directory}` refers to, as `find` takes it; None if unnamed."""
+    _, _, _, kind, name, directory = [*reference.split("/"), *[""] * 5][:6]
+    return f"{name}@{directory}" if kind == "ADUser" and name and directory else name or None

@@ -60,10 +60,12 @@ class CteraError(OSError):
     Attributes:
         retryable: the same request may succeed if it is made again.
         code: the errno of this kind of error.
+        retry_after: seconds that the server asks to wait, if it does.
     """
 
     code: ClassVar[int] = errno.EIO
     retryable: ClassVar[bool] = False
+    retry_after: float | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(self.code, message)

@@ -1,0 +1,136 @@
+"""Where block URLs may lead: the portal names the hosts, and it is not trusted to name ours."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
+
+# Printable ASCII stays as it is, for the signature covers it; anything else (spaces, line ends) is escaped.
+_AS_IT_IS = "".join(map(chr, range(0x21, 0x7F)))
+_PORTS = {"http": 80, "https": 443}
+
+SocketAddress = tuple[socket.AddressFamily, tuple[Any, ...]]
+
+
+class Refused(Exception):
+    """A URL or an address that is not fetched; the text tells why, without the URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What a connection leads to, and what it can be reused for."""
+
+    secure: bool
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """The `Host` header: the port is left out where it is the scheme's own, as signatures expect."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS["https" if self.secure else "http"] else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A URL taken apart. `path` includes the query, so it is a secret."""
+
+    endpoint: Endpoint
+    path: str
+
+    def __repr__(self) -> str:
+        return f"Target({self.endpoint})"
+
+    def redirected(self, location: str) -> Target:
+        """Where a redirect leads.
+
+        Raises:
+            Refused: to another host, or from https to http.
+        """
+        here = self.endpoint
+        base = f"{'https' if here.secure else 'http'}://{here.authority}{self.path}"
+        try:
+            there = parse(urljoin(base, location))
+        except ValueError:
+            raise Refused("a redirect to no valid URL") from None
+        if there.endpoint.host != here.host or (here.secure and not there.endpoint.secure):
+            raise Refused("a redirect to another host, or from https to http")
+        return there
+
+
+def parse(url: str) -> Target:
+    """Takes a block's URL apart.
+
+    Raises:
+        Refused: it is not an http or https URL of a host.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise Refused("not a valid URL") from None
+    if parts.scheme not in _PORTS or not host or parts.username is not None:
+        raise Refused("not an http or https URL of a host")
+    if not all("!" <= letter <= "~" for letter in host):
+        raise Refused("not a valid host name")
+    path = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_AS_IT_IS)
+    return Target(Endpoint(parts.scheme == "https", host, port or _PORTS[parts.scheme]), path)
+
+
+class HostPolicy:
+    """The rule of `direct.storage_hosts`: those hosts and no others. If none is named, any host but link-local
+    addresses, and loopback only where the portal is there too.
+
+    Names are resolved here, and the connection is made to the very addresses that were judged.
+    """
+
+    def __init__(self, hosts: Collection[str], portal_host: str) -> None:
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._portal_host = portal_host
+
+    def addresses(self, endpoint: Endpoint) -> list[SocketAddress]:
+        """The addresses to try, in order.
+
+        Raises:
+            Refused: none of them may be contacted.
+            OSError: the name does not resolve.
+        """
+        if self._hosts and endpoint.host not in self._hosts:
+            raise Refused(f"{endpoint.host} is not in direct.storage_hosts")
+        found = _resolve(endpoint.host, endpoint.port)
+        allowed = [entry for entry in found if self._hosts or self._harmless(entry[1][0])]
+        if not allowed:
+            raise Refused(f"{endpoint.host} is a link-local or loopback address; see direct.storage_hosts")
+        return allowed
+
+    def _harmless(self, text: str) -> bool:
+        address = _address(text)
+        if address.is_link_local or address.is_multicast:
+            return False
+        # connecting to the unspecified address reaches this machine, too
+        return self._portal_is_local if address.is_loopback or address.is_unspecified else True
+
+    @cached_property
+    def _portal_is_local(self) -> bool:
+        try:
+            return any(_address(entry[1][0]).is_loopback for entry in _resolve(self._portal_host, 443))
+        except OSError:
+            return False
+
+
+def _resolve(host: str, port: int) -> list[SocketAddress]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # a label of more than 63 letters
+        raise Refused("not a valid host name") from None
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address

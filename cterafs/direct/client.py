@@ -1,0 +1,272 @@
+"""The client of CTERA Direct IO: blocks straight from the object store, under asyncio and trio."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskGroup
+
+from cterafs import errors
+from cterafs.direct import codec, wire
+from cterafs.direct.api import BlockListAPI
+from cterafs.direct.flight import Spawner
+from cterafs.direct.remote import RemoteFile
+from cterafs.direct.retry import Patience
+from cterafs.direct.slots import Slots
+from cterafs.direct.storage import Storage, tls_context
+from cterafs.direct.streamer import EVERYTHING, Streamer
+from cterafs.direct.transfer import Transfer
+from cterafs.errors import BlockInfo
+from cterafs.model import BlockMap, ByteRange, Chunk, Compression, Extent
+
+THREADS = 256
+"""Downloads at most, those included that hang and so have no slot."""
+LARGE = 64 << 10
+"""Bytes of JSON that are decoded in a thread: 130 entries or more, 0.3 ms."""
+TRIES = 3
+"""Attempts that a request which hangs shall have within the timeout."""
+AHEAD = 64 << 20
+"""Bytes that a stream fetches ahead of its reader: 16 blocks of 4 MiB, one for each of the default workers."""
+REPEATABLE = frozenset({408, 429})
+
+
+class DirectIO:
+    """Lists, fetches and decodes the blocks of files. To be used by `async with`.
+
+    Args:
+        url: of the portal.
+        access_key_id, secret_access_key: the key pair; the secret opens the data keys of encrypted files.
+        bearer: a token instead of the access key. Without a secret it serves unencrypted data only.
+        verify_tls, ca_file: how the portal's certificate is verified; authorities besides the system's.
+        storage_verify_tls, storage_ca_file: the same for storage.
+        storage_hosts: hosts that block URLs may name; none: any but link-local addresses, and loopback only where the
+            portal is there too.
+        workers: downloads at a time.
+        timeout: seconds without progress after which a request has failed, over all its attempts.
+
+    Raises:
+        errors.ConfigError: an argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        access_key_id: str | None = None,
+        secret_access_key: str | None = None,
+        *,
+        bearer: str | None = None,
+        verify_tls: bool = True,
+        ca_file: str | None = None,
+        storage_verify_tls: bool = True,
+        storage_ca_file: str | None = None,
+        storage_hosts: Collection[str] = (),
+        workers: int = 16,
+        timeout: float = 30.0,
+    ) -> None:
+        self._secret = secret_access_key
+        self._workers = workers
+        self._timeout = timeout
+        self._api = BlockListAPI(
+            _portal_url(url), _token(bearer or access_key_id), tls_context(verify_tls, ca_file), timeout
+        )
+        self._storage = Storage(url, tls_context(storage_verify_tls, storage_ca_file), storage_hosts)
+        self._group: TaskGroup | None = None
+
+    async def __aenter__(self) -> Self:
+        self._slots = Slots(self._workers)
+        self._threads = anyio.CapacityLimiter(THREADS)
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._group.start_soon(self._slots.watch)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        group, self._group = self._group, None
+        if group is not None:
+            group.cancel_scope.cancel()
+            # not told of `error`: it would come back wrapped in a group
+            await group.__aexit__(None, None, None)
+        self._storage.close()
+        with anyio.CancelScope(shield=True):
+            await self._api.aclose()
+
+    @property
+    def tasks(self) -> Spawner:
+        """The client's own tasks, which end with it."""
+        if self._group is None:
+            raise RuntimeError("use `async with DirectIO(...)`")
+        return self._group
+
+    async def block_map(self, file_id: int, extent: Extent | None = None) -> BlockMap:
+        """Where the bytes of a file, or of a range of it, lie. A portal may answer more than the range.
+
+        Raises:
+            errors.DirectIOAPIError, errors.DecryptKeyError
+        """
+        try:
+            return await self._list(file_id, extent)
+        except wire.Unplaced:
+            return await self._list(file_id, None)
+
+    async def fetch(self, block_map: BlockMap, chunk: Chunk) -> bytes:
+        """The plaintext of a block, verified.
+
+        Raises:
+            errors.BlockError: after the retries; not retried is a `DownloadError` whose `status` says that it is of no
+                use, so that who has the list can renew it.
+        """
+        block = BlockInfo(block_map.file_id, chunk.number, chunk.extent.start, len(chunk.extent))
+        patience = Patience(self._timeout)
+        while True:
+            try:
+                return await self._attempt(block_map, chunk, block, patience)
+            except errors.DownloadError as error:
+                if error.status is not None and error.status < 500 and error.status not in REPEATABLE:
+                    raise
+                await patience.after(error)
+            except errors.BlockError as error:
+                await patience.after(error)
+
+    def blocks(self, file_id: int, byte_range: ByteRange | None = None, max_workers: int | None = None) -> Streamer:
+        """The blocks of a file, or of a range of it, in any order, cut to the range: `async for block in ...`.
+
+        Args:
+            max_workers: blocks under way at a time, besides the client's own limit.
+
+        Raises, when iterated:
+            errors.DirectIOError
+        """
+        return self._stream(file_id, byte_range, max_workers, ordered=False)
+
+    def streamer(self, file_id: int, byte_range: ByteRange | None = None, max_workers: int | None = None) -> Streamer:
+        """The same blocks in their order.
+
+        Raises, when iterated:
+            errors.StreamError: a stream that begins at its `offset` resumes.
+        """
+        return self._stream(file_id, byte_range, max_workers, ordered=True)
+
+    async def metadata(self, file_id: int) -> dict[str, Any]:
+        """What is known of a file's blocks, in the shape of the SDK's `metadata`.
+
+        As there, it has secrets in it: `encryption_key`, in base64, and the presigned URLs.
+
+        Raises:
+            errors.DirectIOAPIError, errors.DecryptKeyError
+        """
+        found = await self.block_map(file_id)
+        compression = None if found.compression in (None, Compression.NONE) else found.compression
+        return {
+            "file_id": found.file_id,
+            "encrypted": found.key is not None,
+            "compressed": found.compression is not Compression.NONE,
+            "chunks": [
+                {
+                    "number": chunk.number,
+                    "offset": chunk.extent.start,
+                    "url": chunk.url,
+                    "length": len(chunk.extent),
+                }
+                for chunk in found.chunks
+            ],
+            "encryption_key": base64.b64encode(found.key).decode() if found.key is not None else None,
+            "compression_library": compression.value if compression is not None else None,
+            "size": found.size,
+        }
+
+    async def _list(self, file_id: int, extent: Extent | None) -> BlockMap:
+        answer = await self._ask(file_id, extent)
+        if len(answer) < LARGE:
+            return self._described(answer, file_id, extent)
+        return await to_thread.run_sync(self._described, answer, file_id, extent, limiter=self._threads)
+
+    async def _ask(self, file_id: int, extent: Extent | None) -> bytearray:
+        if self._group is None:
+            raise RuntimeError("use `async with DirectIO(...)`")
+        patience = Patience(self._timeout)
+        limit = self._timeout / TRIES  # a lost connection shows soon; a slow portal gets all the rest
+        while True:
+            try:
+                return await self._api.ask(file_id, extent, limit)
+            except errors.DirectIOAPIError as error:
+                await patience.after(error)
+                limit = patience.left()
+
+    def _described(self, answer: bytearray, file_id: int, extent: Extent | None) -> BlockMap:
+        found = wire.parse(answer, file_id, extent)
+        key = self._unwrapped(found.wrapped_key, file_id) if found.wrapped_key is not None else None
+        return BlockMap(file_id, found.size, found.chunks, key, found.compression)
+
+    def _unwrapped(self, wrapped: str, file_id: int) -> bytes:
+        if self._secret is None:
+            raise errors.DecryptKeyError(file_id, "the file is encrypted, and a bearer token alone opens no key")
+        return codec.unwrap_key(wrapped, self._secret, file_id)
+
+    async def _attempt(self, block_map: BlockMap, chunk: Chunk, block: BlockInfo, patience: Patience) -> bytes:
+        if self._group is None:
+            raise RuntimeError("use `async with DirectIO(...)`")
+        try:
+            async with self._slots.transfer(min(self._timeout / TRIES, patience.left())) as transfer:
+                try:
+                    return await to_thread.run_sync(
+                        self._download,
+                        block_map,
+                        chunk.url,
+                        block,
+                        transfer,
+                        abandon_on_cancel=True,
+                        limiter=self._threads,
+                    )
+                finally:
+                    if transfer.received:
+                        patience.progressed(transfer.idle())
+        except errors.BlockError:
+            raise
+        except TimeoutError:
+            raise errors.DownloadTimeout(block, "stuck") from None
+
+    def _download(self, block_map: BlockMap, url: str, block: BlockInfo, transfer: Transfer) -> bytes:
+        raw = self._storage.get(url, block, transfer)
+        return codec.decode(raw, block, block_map.key, block_map.compression)
+
+    def _stream(self, file_id: int, byte_range: ByteRange | None, workers: int | None, *, ordered: bool) -> Streamer:
+        asked = byte_range or ByteRange()
+        wanted = asked.extent(EVERYTHING.stop)
+        remote = RemoteFile(self, file_id)
+        return Streamer(
+            file_id,
+            remote.walk(wanted),
+            remote.read,
+            ahead=AHEAD,
+            wanted=wanted,
+            workers=workers,
+            ordered=ordered,
+            tasks=self.tasks,
+        )
+
+
+def _portal_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise errors.ConfigError("portal.url is not an http or https URL")
+    return url
+
+
+def _token(token: str | None) -> str:
+    if not token:
+        raise errors.ConfigError("Direct IO needs direct.access_key_id or direct.bearer")
+    if not all("!" <= letter <= "~" for letter in token):
+        raise errors.ConfigError("direct.access_key_id or direct.bearer has characters that no key has")
+    return token

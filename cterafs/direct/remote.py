@@ -1,0 +1,232 @@
+"""The blocks of one version of one file."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from cterafs import errors
+from cterafs.direct.flight import Flight, Spawner
+from cterafs.direct.presigned import lifetime, stable_path
+from cterafs.model import BlockMap, Chunk, Extent
+
+WHOLE = 1 << 30
+"""Bytes. The list of a file up to this size is fetched once: 4,096 blocks of 256 KiB, 3 MB in memory, 2 MB of JSON."""
+WINDOW = 256 << 20
+"""Bytes. The lists of larger files are fetched by parts that begin at multiples of this: 0.5 MB of JSON for blocks of
+256 KiB, so that the first byte of a seek does not wait for more."""
+WINDOWS = 4
+"""Parts that are kept: as much as of a file whose list is kept whole, so a file costs no more for being large."""
+RENEW_AHEAD = 30.0
+"""Seconds before URLs expire that they are renewed: a download that is asked for now may have to wait its turn."""
+EXPIRED, GONE = 403, 404
+
+
+class BlockSource(Protocol):
+    """What `RemoteFile` needs of `DirectIO`."""
+
+    @property
+    def tasks(self) -> Spawner: ...
+    async def block_map(self, file_id: int, extent: Extent | None = None) -> BlockMap: ...
+    async def fetch(self, block_map: BlockMap, chunk: Chunk) -> bytes: ...
+
+
+Ask = Extent | None
+"""The range that a list was asked for; None is the whole file."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Window:
+    """A list of blocks. `renew_at` is when to renew it, in seconds of the monotonic clock; infinite if unknown."""
+
+    ask: Ask
+    map: BlockMap
+    renew_at: float
+
+    def holds(self, position: int) -> bool:
+        extent = self.map.extent
+        return extent.start <= position < extent.stop
+
+
+class RemoteFile:
+    """One version of a file: it yields that version's bytes, or `errors.VersionChangedError` from then on.
+
+    Lists of blocks are fetched as needed, shared by all readers, and renewed when their URLs expire. A renewed list
+    that gives the file another size, or a block another path or length, is of another version.
+    """
+
+    def __init__(self, client: BlockSource, file_id: int, size: int | None = None) -> None:
+        """`size`: of the version that is wanted, in bytes; None takes whatever version comes first."""
+        self.file_id = file_id
+        self._client = client
+        self._size = size
+        self._windows: OrderedDict[Ask, _Window] = OrderedDict()  # the one used last at the end
+        self._digests: dict[Ask, bytes] = {}  # of every list ever seen: what remains when its window is dropped
+        self._flights: dict[Ask, Flight[_Window]] = {}
+        self._changed: str | None = None
+
+    @property
+    def size(self) -> int | None:
+        """In bytes; None until the first list has come, where it was not given."""
+        return self._size
+
+    async def chunks(self, extent: Extent) -> Sequence[Chunk]:
+        """The blocks that hold any byte of `extent`, in order; none where it lies beyond the end.
+
+        Raises:
+            errors.DirectIOAPIError, errors.DecryptKeyError: the list cannot be had.
+            errors.VersionChangedError
+        """
+        if self._size is None:
+            await self._window(0)
+        position, stop = extent.start, min(extent.stop, self._size or 0)
+        found: Sequence[Chunk] = ()
+        while position < stop:
+            part = (await self._window(position)).map.span(Extent(position, stop))
+            found = (*found, *part) if found else part
+            position = part[-1].extent.stop
+        return found
+
+    def walk(self, extent: Extent) -> Walk:
+        """The same blocks, as an asynchronous iterator that fetches lists on the way."""
+        return Walk(self, extent)
+
+    async def read(self, chunk: Chunk) -> bytes:
+        """The plaintext of one of the file's blocks, by its present URL, renewed once if storage refuses that.
+
+        Raises:
+            errors.BlockError: after the retries.
+            errors.DirectIOAPIError, errors.DecryptKeyError: the list cannot be had.
+            errors.VersionChangedError: also where storage does not know the block any more.
+        """
+        window = await self._window(chunk.extent.start)
+        try:
+            return await self._fetch(window, chunk)
+        except errors.DownloadError as error:
+            if error.status not in (EXPIRED, GONE):
+                raise
+        renewed = await self._renewed(window)
+        try:
+            return await self._fetch(renewed, chunk)
+        except errors.DownloadError as error:
+            if error.status == GONE:
+                self._fail("storage has the block no longer")
+            raise
+
+    async def _fetch(self, window: _Window, chunk: Chunk) -> bytes:
+        found = window.map.span(chunk.extent)
+        if len(found) != 1 or found[0].extent != chunk.extent:
+            self._fail("its blocks are cut differently")
+        return await self._client.fetch(window.map, found[0])
+
+    async def _window(self, position: int) -> _Window:
+        """The list that has the block of the byte at `position`, which the file has."""
+        self._raise_changed()
+        for window in reversed(self._windows.values()):
+            if window.holds(position):
+                self._windows.move_to_end(window.ask)
+                return window if time.monotonic() < window.renew_at else await self._renewed_ahead(window)
+        for ask in self._asks(position):
+            window = await self._load(ask)
+            if window.holds(position):
+                return window
+        raise errors.InvalidRequest(self.file_id, f"no block holds byte {position}")
+
+    def _asks(self, position: int) -> Iterable[Ask]:
+        """What to ask for. Should the aligned range come back without its last bytes, a second begins with them."""
+        if self._size is not None and self._size <= WHOLE:
+            return (None,)
+        start = position - position % WINDOW
+        stop = start + WINDOW if self._size is None else min(start + WINDOW, self._size)
+        return (Extent(start, stop),) if position == start else (Extent(start, stop), Extent(position, stop))
+
+    async def _renewed_ahead(self, window: _Window) -> _Window:
+        try:
+            return await self._renewed(window)
+        except errors.DirectIOAPIError as error:
+            if not error.retryable:
+                raise
+            return window  # the portal is away; the URLs may still be good
+
+    async def _renewed(self, stale: _Window) -> _Window:
+        """A list that is newer than `stale`: fetched now, unless another reader has done so."""
+        current = self._windows.get(stale.ask)
+        return current if current is not None and current is not stale else await self._load(stale.ask)
+
+    async def _load(self, ask: Ask) -> _Window:
+        flight = self._flights.get(ask)
+        if flight is None:
+            flight = Flight[_Window]()
+            self._client.tasks.start_soon(self._fly, ask, flight)
+            self._flights[ask] = flight
+        return await flight.wait()
+
+    async def _fly(self, ask: Ask, flight: Flight[_Window]) -> None:
+        try:
+            await flight.run(functools.partial(self._list, ask))
+        finally:
+            del self._flights[ask]
+
+    async def _list(self, ask: Ask) -> _Window:
+        block_map = await self._client.block_map(self.file_id, ask)
+        self._verify(ask, block_map)
+        seconds = lifetime(block_map.chunks[0].url, time.time()) if block_map.chunks else None
+        renew_at = time.monotonic() + seconds - RENEW_AHEAD if seconds is not None else float("inf")
+        window = self._windows[ask] = _Window(ask, block_map, renew_at)
+        self._windows.move_to_end(ask)
+        if len(self._windows) > WINDOWS:
+            self._windows.popitem(last=False)
+        return window
+
+    def _verify(self, ask: Ask, block_map: BlockMap) -> None:
+        self._raise_changed()
+        if self._size is None:
+            self._size = block_map.size
+        if block_map.size != self._size:
+            self._fail(f"it has {block_map.size} bytes now, not {self._size}")
+        digest = _digest(block_map.chunks if ask is None else block_map.span(ask))
+        if self._digests.setdefault(ask, digest) != digest:
+            self._fail("its blocks are others now")
+
+    def _fail(self, reason: str) -> None:
+        self._changed = reason
+        self._windows.clear()
+        self._raise_changed()
+
+    def _raise_changed(self) -> None:
+        if self._changed is not None:
+            raise errors.VersionChangedError(self.file_id, self._changed)
+
+
+class Walk:
+    """The blocks of a range, one after the other. Not a generator, which has to be closed."""
+
+    def __init__(self, file: RemoteFile, extent: Extent) -> None:
+        self._file = file
+        self._position = extent.start
+        self._stop = extent.stop
+        self._part: list[Chunk] = []  # the next one at the end
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if not self._part:
+            stop = min(self._stop, self._position - self._position % WINDOW + WINDOW)
+            self._part = list(reversed(await self._file.chunks(Extent(self._position, stop))))
+        if not self._part:
+            raise StopAsyncIteration
+        chunk = self._part.pop()
+        self._position = chunk.extent.stop
+        return chunk
+
+
+def _digest(chunks: Iterable[Chunk]) -> bytes:
+    """What a list has to say on each renewal: which block is where."""
+    lines = (f"{chunk.extent.start} {chunk.extent.stop} {stable_path(chunk.url)}\n" for chunk in chunks)
+    return hashlib.blake2b("".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,0 +1,77 @@
+"""How many downloads run at once, and how one that hangs stands aside."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+
+from cterafs.direct.transfer import Transfer
+
+STALLED = 1.0
+"""Seconds without progress after which a download no longer counts: others may start in its place."""
+TICK = 0.25
+"""Seconds between two looks at the downloads under way."""
+GRACE = 1.0
+"""Seconds beyond its patience after which a download is taken for stuck where no timeout reaches: in the resolver."""
+
+
+@dataclass(eq=False, slots=True)
+class _Download:
+    transfer: Transfer
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    counts: bool = True
+
+
+class Slots:
+    """At most `count` downloads that get on; any number that hang, so that they hold up nobody else."""
+
+    def __init__(self, count: int) -> None:
+        self._free = anyio.Semaphore(count, fast_acquire=True)
+        self._downloads: set[_Download] = set()
+        self._busy = anyio.Event()
+
+    @asynccontextmanager
+    async def transfer(self, patience: float) -> AsyncIterator[Transfer]:
+        """Waits for a slot. Leaving the block aborts the transfer if it still runs, so its thread is free at once.
+
+        Raises:
+            TimeoutError: it has been stuck for longer than `patience` seconds.
+        """
+        await self._free.acquire()
+        download = _Download(Transfer(patience))
+        self._downloads.add(download)
+        self._busy.set()
+        try:
+            with download.scope:
+                yield download.transfer
+        finally:
+            self._downloads.discard(download)
+            download.transfer.abort()
+            self._give_up(download)
+        if download.scope.cancelled_caught:
+            raise TimeoutError("stuck")
+
+    async def watch(self) -> None:
+        """Frees the slots of downloads that hang. Runs for ever."""
+        while True:
+            await self._busy.wait()
+            while self._downloads:
+                await anyio.sleep(TICK)
+                for download in tuple(self._downloads):
+                    self._look_at(download)
+            self._busy = anyio.Event()
+
+    def _look_at(self, download: _Download) -> None:
+        idle = download.transfer.idle()
+        if idle >= STALLED:
+            self._give_up(download)
+        if idle >= download.transfer.patience + GRACE:
+            download.scope.cancel()
+
+    def _give_up(self, download: _Download) -> None:
+        if download.counts:
+            download.counts = False
+            self._free.release()

@@ -55,7 +55,7 @@ class Feed:
         self._log: list[Entry] = []
         self._dropped = 0
         self._resets: dict[int | None, int] = {}
-        self._waiters: set[Callable[[], None]] = set()
+        self._waiters: dict[Callable[[], None], _Position | None] = {}
         self._open = True
 
     def publish(self, entries: Iterable[Entry]) -> None:
@@ -112,7 +112,7 @@ class Feed:
             loop.call_soon_threadsafe(changed.set)
 
         with self._changed:
-            self._waiters.add(wake)
+            self._waiters[wake] = None
         try:
             async with asyncio.timeout(patience):
                 while True:
@@ -123,17 +123,28 @@ class Feed:
                             return True
                         if not self._open:
                             return False
+                        self._waiters[wake] = position
+                        self._changed.notify_all()
                     await changed.wait()
         except TimeoutError:
             return False
         finally:
             with self._changed:
-                self._waiters.discard(wake)
+                del self._waiters[wake]
 
     def wait_until(self, reached: Callable[[], bool], timeout: float) -> bool:
         """For other threads: waits until `reached`, which is asked after each change, or for `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(reached, timeout)
+
+    def wait_until_followed(self, timeout: float) -> bool:
+        """For other threads: waits until a long poll waits with nothing left to tell it, so that whoever polls has
+        applied every change so far; False after `timeout` seconds."""
+
+        def followed() -> bool:
+            return any(position and not self._has_changes(position) for position in self._waiters.values())
+
+        return self.wait_until(followed, timeout)
 
     def _wake(self) -> None:
         self._changed.notify_all()

@@ -48,14 +48,13 @@ class Namespace:
         encoding: of the versions that are made from now on.
         keep_file_ids: new content keeps the file id, and only `gvsn` tells the versions apart.
         tell_descendants: deleting a directory tells of each object below it too.
-        quiet: changes are not told, only listed.
     """
 
     def __init__(self, encoding: Encoding | None = None) -> None:
         self.encoding = encoding or Encoding()
         self.keep_file_ids = False
         self.tell_descendants = True
-        self.quiet = False
+        self._silent = False
         self.folders: dict[int, Folder] = {}
         self.lock = threading.RLock()
         self._objects: list[Item] = []
@@ -252,13 +251,22 @@ class Namespace:
                 if entries:
                     self.feed.publish(order(entries))
 
+    @contextlib.contextmanager
+    def silence(self) -> Iterator[None]:
+        """Do not tell of the changes that are made inside: nobody has listed anything yet."""
+        self._silent = True
+        try:
+            yield
+        finally:
+            self._silent = False
+
     def sort_listing(self, key: Callable[[Item], object]) -> None:
         """List the objects in another order than they were made in; not while somebody lists them."""
         with self.lock:
             self._objects.sort(key=key)  # type: ignore[arg-type]  # whatever can be compared
 
     def _tell(self, *items: Item) -> None:
-        if self.quiet:
+        if self._silent:
             return
         entries = [describe(item) for item in items if not item.hidden]
         if self._batch is not None:

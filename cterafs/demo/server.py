@@ -25,6 +25,7 @@ from cterafs.demo.encoder import Encoding
 from cterafs.demo.faults import Faults
 from cterafs.demo.metadata import NotificationService
 from cterafs.demo.namespace import Namespace
+from cterafs.demo.source import Source
 from cterafs.demo.store import Store
 
 URL_TTL = 4 * 3600.0
@@ -63,6 +64,7 @@ class EmbeddedPortal:
 
     def __init__(
         self,
+        source: Path | None = None,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -81,6 +83,7 @@ class EmbeddedPortal:
         self.control = ControlPlane(self.accounts, self.namespace, self.faults)
         self.notifications = NotificationService(self.control, self.namespace)
         self.directio = DirectIO(self.accounts, self.namespace, self.store, self.faults)
+        self._source = Source(source, self.namespace, self.accounts.owner.uid) if source else None
         self._host = host
         self._ports = [port, 0]
         self._files = tempfile.TemporaryDirectory(prefix="cterafs-portal-") if tls else None
@@ -125,8 +128,10 @@ class EmbeddedPortal:
         """Listen and serve; returns when connections are accepted.
 
         Raises:
-            OSError: it is not possible to listen there.
+            OSError: it is not possible to listen there, or the source cannot be read.
         """
+        if self._source:
+            self._source.start()
         sockets = [self._bind(index) for index in range(2)]
         self.store.base_url = self.storage_url
         self.store.open()
@@ -155,6 +160,8 @@ class EmbeddedPortal:
     def close(self) -> None:
         """Stop for good."""
         self.stop()
+        if self._source:
+            self._source.stop()
         if self._files:
             self._files.cleanup()
 

@@ -190,9 +190,10 @@ class EmbeddedPortal:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((self._host, self._ports[index]))
             listener.listen(BACKLOG)
-        except OSError:
+        except OSError as error:
             listener.close()
-            raise
+            address = f"{self._host}:{self._ports[index]}"
+            raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from None
         self._ports[index] = listener.getsockname()[1]
         return listener
 

@@ -6,7 +6,8 @@ The client talks to one origin, and follows no redirect: so credentials cannot r
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
@@ -93,6 +94,7 @@ class Transport:
             base_url=self.url,
             verify=tls_context(verify_tls=verify_tls, ca_file=ca_file),
             timeout=timeout,
+            headers={"Accept-Encoding": "gzip"},
             follow_redirects=False,
             # The session keeps its cookies itself (see there): httpx must neither store nor send any.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
@@ -141,26 +143,65 @@ class Transport:
 
 
 async def _read(response: httpx.Response) -> bytes:
+    """The body, decoded.
+
+    httpx's own decoding is left aside: it has no bound, and to leave its iterators early is an error under trio.
+    """
     body = bytearray()
+    too_long = False
     try:
-        async for piece in response.aiter_bytes():
+        async for piece in response.aiter_raw():
             body += piece
-            if len(body) > MAX_BODY:
-                raise ProtocolError(f"the portal's answer is longer than {MAX_BODY // 2**20} MiB")
-    except httpx.RemoteProtocolError:
-        raise PortalConnectionError("the portal's answer was cut off") from None
-    return bytes(body)
+            if len(body) > MAX_BODY and not too_long:
+                too_long = True
+                await response.aclose()  # which makes the iteration fail
+    except httpx.HTTPError as error:
+        if not too_long and isinstance(error, httpx.RemoteProtocolError):
+            raise PortalConnectionError("the portal's answer was cut off") from None
+        if not too_long:
+            raise
+    if too_long:
+        raise _too_long()
+    return _decoded(bytes(body), response.headers.get("content-encoding", ""))
+
+
+def _decoded(body: bytes, encoding: str) -> bytes:
+    if encoding in {"", "identity"} or not body:
+        return body
+    if encoding != "gzip":
+        raise ProtocolError("the portal's answer has an encoding that was not asked for")
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)  # 16: with the header and checksum of gzip
+    try:
+        plain = inflater.decompress(body, MAX_BODY + 1)
+    except zlib.error:
+        raise ProtocolError("the portal's answer cannot be decoded") from None
+    if len(plain) > MAX_BODY:
+        raise _too_long()
+    if not inflater.eof:
+        raise ProtocolError("the portal's answer cannot be decoded")
+    return plain
+
+
+def _too_long() -> ProtocolError:
+    return ProtocolError(f"the portal's answer is longer than {MAX_BODY // 2**20} MiB")
 
 
 def translated(error: Exception) -> PortalError:
     """The error of this project that `error`, one of `FOREIGN_ERRORS`, is."""
-    text = str(error)
-    if isinstance(error, httpx.ConnectError | ssl.SSLError) and "CERTIFICATE" in text.upper():
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
         return PortalConnectionError("the portal's certificate is not trusted; set portal.ca_file to its authority")
-    if isinstance(error, httpx.RemoteProtocolError) and text.startswith("Server disconnected"):
+    if isinstance(error, httpx.RemoteProtocolError) and str(error).startswith("Server disconnected"):
         return PortalConnectionError("the portal closed the connection without an answer")
     kind, message = next((kind, message) for kinds, kind, message in _MEANINGS if isinstance(error, kinds))
     return kind(message)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """`error`, what it was made from, and so on: trio tells why a handshake failed only there."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def base_url(url: str) -> str:

@@ -8,7 +8,7 @@ import logging
 import os
 import resource
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from cterafs.config import Config, DirectCredentials, PortalCredentials, Secret,
 from cterafs.content.cache import BlockCache
 from cterafs.content.memory import BlockMemory
 from cterafs.direct import DirectIO, RemoteFile
-from cterafs.errors import StateError
+from cterafs.errors import AuthenticationError, StateError
 from cterafs.kernel import mountpoint as mountpoints
 from cterafs.kernel import session
 from cterafs.kernel.notify import Notifier
@@ -84,9 +84,18 @@ async def open_volume(config: Config, credentials: Credentials) -> AsyncIterator
             options=VolumeOptions(readahead=config.readahead.max, timeout=config.direct.timeout),
             stats=stats,
         )
-        follower = Follower(portal.notifications, tree, listener=volume, folders=portal.folders)
+        selection = await _selection(config, store, portal)
+        follower = Follower(portal.notifications, tree, listener=volume, folder_ids=selection, folders=portal.folders)
         yield Running(volume, follower, memory, portal)
         nursery.cancel_scope.cancel()
+
+
+async def _selection(config: Config, store: Store, portal: Portal) -> Sequence[int]:
+    """The ids of the configured cloud folders. Names are asked for once: this state belongs to this very selection."""
+    folders = config.portal.folders
+    if store.imported and any(isinstance(folder, str) for folder in folders):
+        return store.selection
+    return [folder if isinstance(folder, int) else (await portal.folders.find(folder)).folder_id for folder in folders]
 
 
 @contextlib.contextmanager
@@ -182,10 +191,14 @@ async def mount(
 
 
 async def _imported(follower: Follower, progress: Callable[[FeedStatus], None]) -> None:
+    """Waits for the first import. A portal that was never heard is given up; one that goes away later is waited for."""
     while not follower.imported.is_set():
         with trio.move_on_after(PROGRESS_INTERVAL):
             await follower.imported.wait()
-        progress(follower.status)
+        status, error = follower.status, follower.error
+        if error is not None and (isinstance(error, AuthenticationError) or not status.entries_seen):
+            raise error
+        progress(status)
 
 
 def _presentation(config: Config) -> Presentation:

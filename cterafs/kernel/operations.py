@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FUSEError, InodeT, ReaddirToken, RequestContext
 
-from cterafs.errors import CteraError, NotFound
+from cterafs.errors import CteraError, FilesystemError, NotFound
 from cterafs.kernel.dentries import Negatives
 from cterafs.kernel.listing import Listings
 from cterafs.model import Inode, Node
@@ -58,11 +58,12 @@ def answers(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corou
             return await operation(*args, **kwargs)
         except FUSEError:
             raise
+        except FilesystemError as error:  # an answer like any other
+            raise FUSEError(error.code) from None
         except CteraError as error:
             operations: Any = args[0]
-            if not isinstance(error, NotFound):
-                operations.volume.stats.failed(error)
-                log.warning("%s: %s", operation.__name__, error)
+            operations.volume.stats.failed(error)
+            log.warning("%s: %s", operation.__name__, error)
             raise FUSEError(error.code) from None
         except Exception as error:
             operations = args[0]
@@ -205,6 +206,9 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:
+        if not name.startswith(b"user."):
+            # Not "no such attribute": ls asks for a security context and for ACLs once per device if it hears this.
+            raise FUSEError(errno.ENOTSUP)
         return await self.volume.attribute(Inode(inode), name.decode("utf-8", "replace"))
 
     @answers

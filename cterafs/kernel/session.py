@@ -99,8 +99,8 @@ class _Session:
             return
         try:
             (self._connection / "abort").write_text("1")
-        except OSError:  # ended already, or fusectl is not mounted
-            log.debug("the connection was not aborted", exc_info=True)
+        except OSError as error:  # ended already, or fusectl is not mounted
+            log.debug("the connection was not aborted: %s", error.strerror)
 
     async def _announce(self, ready: Callable[[], None]) -> None:
         try:

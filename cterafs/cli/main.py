@@ -18,7 +18,7 @@ from typing import NoReturn
 import cterafs
 from cterafs.cli.failures import BROKEN_PIPE, INTERRUPTED, USAGE, Failure, failure, printable
 
-COMMANDS: tuple[str, ...] = ()
+COMMANDS: tuple[str, ...] = ("mount", "umount", "status", "get", "demo", "portal")
 """The modules of this package that are commands, in the order of the help."""
 
 

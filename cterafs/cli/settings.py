@@ -12,7 +12,7 @@ from cterafs.cli import logsetup
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--config` and `-o`. `-v` comes from the main parser."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration file")
+    add_config(parser)
     parser.add_argument(
         "-o",
         dest="options",
@@ -21,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE,…",
         help='options of the configuration, as "section.key=value", and standard mount words',
     )
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add `--config` alone, where `-o` has another meaning."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration file")
+    parser.set_defaults(options=[])
 
 
 def load(args: argparse.Namespace) -> config.Config:

@@ -101,6 +101,7 @@ def portal_server() -> Iterator[ScriptedPortal]:
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 64  # the default of 5 makes clients that come together wait a second
 
         def handle_error(self, *_: object) -> None:  # clients that hang up are part of the tests
             pass

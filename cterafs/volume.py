@@ -20,7 +20,15 @@ from cterafs.content.cache import BlockCache
 from cterafs.content.readahead import ReadAhead
 from cterafs.content.reader import Reader
 from cterafs.content.source import BlockSource, Remote
-from cterafs.errors import IsADirectory, NoAttribute, NotADirectory, NotFound, StaleInode, VersionChangedError
+from cterafs.errors import (
+    IsADirectory,
+    NoAttribute,
+    NotADirectory,
+    NotFound,
+    ObjectNotFoundError,
+    StaleInode,
+    VersionChangedError,
+)
 from cterafs.model import ROOT_INODE, Change, Inode, Node
 from cterafs.namespace.store import Counts, Store
 from cterafs.stats import Stats
@@ -221,6 +229,7 @@ class Volume:
         """Bytes of an open file; fewer than `size` only at its end.
 
         Raises:
+            StaleInode: the version that was opened is superseded, and storage does not have it any more.
             DirectIOError: they cannot be had.
         """
         inode, reader = self._readers[handle]
@@ -230,6 +239,10 @@ class Volume:
             content = self._contents.get(inode)
             if content is not None:
                 content.changed = True
+            raise
+        except ObjectNotFoundError as error:
+            if inode in self._ghosts:
+                raise StaleInode(f"storage no longer has the version that was opened: {error}") from None
             raise
 
     def close(self, handle: int) -> None:

@@ -1,0 +1,57 @@
+"""Blocks as storage holds them, written from the description of the format and not from the decoder."""
+
+import base64
+import gzip
+import hashlib
+
+import cramjam
+import lz4.frame
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.padding import PKCS7
+
+from cterafs.errors import BlockInfo
+from cterafs.model import Compression
+
+FRAMED = "framed"
+CODECS = {
+    "none": Compression.NONE,
+    "snappy": Compression.SNAPPY,
+    FRAMED: Compression.SNAPPY,
+    "gzip": Compression.GZIP,
+    "lz4": Compression.LZ4,
+}
+
+
+def block(length: int) -> BlockInfo:
+    return BlockInfo(7, 1, 0, length)
+
+
+def compress(plain: bytes, codec: str) -> bytes:
+    match codec:
+        case "none":
+            return plain
+        case "snappy":
+            return bytes(cramjam.snappy.compress_raw(plain))
+        case "framed":
+            frames = [bytes(cramjam.snappy.compress_raw(plain[i : i + 32768])) for i in range(0, len(plain), 32768)]
+            header = b"\x82SNAPPY\x00" + bytes([0, 0, 0, 1] * 2)
+            return header + b"".join(len(frame).to_bytes(4, "big") + frame for frame in frames)
+        case "gzip":
+            return gzip.compress(plain)
+        case _:
+            return bytes(lz4.frame.compress(plain, content_checksum=True))
+
+
+def encrypt(data: bytes, key: bytes, iv: bytes = b"0123456789abcdef", *, prefix: bool = False) -> bytes:
+    padder = PKCS7(128).padder()
+    encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
+    sealed = b"\x01" + iv + encryptor.update(padder.update(data) + padder.finalize()) + encryptor.finalize()
+    return hashlib.md5(sealed).digest() + sealed if prefix else sealed
+
+
+def wrap(key: bytes, secret: bytes, *, quoted: bool = True) -> str:
+    text = base64.b64encode(key)
+    padder = PKCS7(128).padder()
+    padded = padder.update(b'"' + text + b'"' if quoted else text) + padder.finalize()
+    encryptor = Cipher(algorithms.AES(secret[:32].ljust(32, b"\0")), modes.ECB()).encryptor()
+    return base64.b64encode(encryptor.update(padded) + encryptor.finalize()).decode()

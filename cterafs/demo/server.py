@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import socket
 import tempfile
@@ -34,7 +35,7 @@ URL_TTL = 4 * 3600.0
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open, as with nginx; uvicorn's 5 are so short that clients' pools suffer."""
 
-GRACE = 1
+GRACE = 1.0
 """Seconds that requests get to end when the server stops, after their connections were cut."""
 
 BACKLOG = 1024
@@ -152,7 +153,7 @@ class EmbeddedPortal:
         self.namespace.feed.close()
         self._loop.call_soon_threadsafe(self.faults.release)
         for server in self._servers:
-            server.should_exit = True
+            self._loop.call_soon_threadsafe(server.end)
         self._thread.join()
         self._thread = None
         self.store.close()
@@ -207,7 +208,6 @@ class EmbeddedPortal:
             access_log=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=GRACE,
             ssl_certfile=self._certificate.certificate if self._certificate else None,
             ssl_keyfile=self._certificate.key if self._certificate else None,
         )
@@ -226,15 +226,32 @@ class EmbeddedPortal:
 
 
 class _Server(uvicorn.Server):
-    """Breaks its connections off when it stops, as a host that goes away does. It also keeps stopping from waiting for
-    clients that leave idle TLS connections open."""
+    """Breaks its connections off when it stops, as a host that goes away does, and stops at once: uvicorn looks ten
+    times a second whether it is to stop, and waits for clients that leave idle TLS connections open."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """To be called in the event loop."""
+        self._ending.set()
 
     def open_connections(self) -> list[H11Protocol]:
         return [connection for connection in self.server_state.connections if isinstance(connection, H11Protocol)]
+
+    async def main_loop(self) -> None:
+        while not self._ending.is_set():
+            await self.on_tick(0)  # sets the Date header
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), 1)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
         for connection in self.open_connections():
             connection.transport.abort()
-        await super().shutdown(sockets)
+        if self.server_state.tasks:
+            _, hanging = await asyncio.wait(self.server_state.tasks, timeout=GRACE)
+            for task in hanging:
+                task.cancel()

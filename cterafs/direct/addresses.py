@@ -56,8 +56,8 @@ class Target:
         base = f"{'https' if here.secure else 'http'}://{here.authority}{self.path}"
         try:
             there = parse(urljoin(base, location))
-        except ValueError:
-            raise Refused("a redirect to no valid URL") from None
+        except (ValueError, Refused):
+            raise Refused("a redirect to no URL of a host") from None
         if there.endpoint.host != here.host or (here.secure and not there.endpoint.secure):
             raise Refused("a redirect to another host, or from https to http")
         return there

@@ -86,7 +86,7 @@ def test_checksums_of_parts_are_not_of_the_bytes() -> None:
 @pytest.mark.parametrize(
     ("url", "endpoint", "path", "authority"),
     [
-        ("https://S3.Example.com/a/b?x=1&y=%2F", Endpoint(True, "s3.example.com", 443), "/a/b?x=1&y=%2F", "s3.example.com"),
+        ("https://S3.Example/a/b?x=1&y=%2F", Endpoint(True, "s3.example", 443), "/a/b?x=1&y=%2F", "s3.example"),
         ("http://10.0.0.1:9000/b", Endpoint(False, "10.0.0.1", 9000), "/b", "10.0.0.1:9000"),
         ("http://[fd00::1]:80?q", Endpoint(False, "fd00::1", 80), "/?q", "[fd00::1]"),
         ("https://h/a b\u00e9#f", Endpoint(True, "h", 443), "/a%20b%C3%A9", "h"),

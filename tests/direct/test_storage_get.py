@@ -1,0 +1,337 @@
+"""One GET from storage, on real sockets, with all that servers and networks do."""
+
+import base64
+import hashlib
+import itertools
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from block_encoder import block
+from scripted_server import Exchange, ScriptedServer
+
+from cterafs import errors
+from cterafs.demo.certificates import make_certificate
+from cterafs.direct import transfer as transfers
+from cterafs.direct.storage import Storage, tls_context
+from cterafs.direct.transfer import Aborted, Transfer
+
+BODY = bytes(range(256)) * 400
+PATIENCE = 10.0  # far longer than anything here takes
+PORTAL = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+def storage() -> Iterator[Storage]:
+    store = Storage(PORTAL, tls_context(True, None))
+    yield store
+    store.close()
+
+
+def get(
+    storage: Storage, server: ScriptedServer, path: str = "/blocks/1?sig=secret", patience: float = PATIENCE
+) -> bytes:
+    return bytes(storage.get(server.url + path, block(len(BODY)), Transfer(patience)))
+
+
+def test_a_block(storage: Storage) -> None:
+    with ScriptedServer(lambda exchange: exchange.answer(BODY)) as server:
+        assert get(storage, server) == BODY
+        [exchange] = server.exchanges
+        assert exchange.path == "/blocks/1?sig=secret"
+        assert exchange.header("host") == f"127.0.0.1:{server.port}"
+        assert exchange.header("authorization") is None
+        assert exchange.header("cookie") is None
+        storage.close()
+
+
+def test_connections_are_kept_and_reused(storage: Storage) -> None:
+    with ScriptedServer(lambda exchange: exchange.answer(BODY)) as server:
+        for _ in range(5):
+            get(storage, server)
+        assert [exchange.connection for exchange in server.exchanges] == [1] * 5
+        storage.close()
+
+
+def test_a_kept_connection_that_was_closed_meanwhile_is_replaced_at_once(storage: Storage) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.answer(BODY)
+        if exchange.connection < 3:
+            exchange.reset() if exchange.connection == 1 else exchange.close()
+
+    with ScriptedServer(script) as server:
+        for _ in range(4):
+            assert get(storage, server) == BODY
+        assert server.connections == 3
+        storage.close()
+
+
+@pytest.mark.parametrize("header", ["Connection: close", "Connection: Close"])
+def test_a_connection_that_is_to_be_closed_is_not_kept(storage: Storage, header: str) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.send(f"HTTP/1.1 200 OK\r\n{header}\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY)
+
+    with ScriptedServer(script) as server:
+        assert get(storage, server) == get(storage, server) == BODY
+        assert server.connections == 2
+
+
+def pieces(*parts: bytes, close: bool = False) -> Callable[[Exchange], None]:
+    def script(exchange: Exchange) -> None:
+        for part in parts:
+            exchange.send(part)
+        if close:
+            exchange.close()
+
+    return script
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+LENGTH = b"Content-Length: %d\r\n\r\n" % len(BODY)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pieces(HEAD, LENGTH, BODY[:1], BODY[1:]),
+        pieces(b"HTTP/1.1 100 Continue\r\n\r\n", HEAD + LENGTH + BODY),
+        pieces(b"HTTP/1.1 200\r\n" + LENGTH + BODY),
+        pieces(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"%x;e=1\r\n" % len(BODY),
+               BODY + b"\r\n0\r\nT: 1\r\n\r\n"),
+        pieces(HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n" + BODY[:1], b"\r\n%X\r\n" % (len(BODY) - 1), BODY[1:],
+               b"\r\n0\r\n\r\n"),
+        pieces(HEAD + b"\r\n", BODY, close=True),
+        pieces(b"HTTP/1.0 200 OK\r\n\r\n" + BODY, close=True),
+        pieces(HEAD + b"content-LENGTH :%d \r\n\r\n" % len(BODY) + BODY),
+    ],
+)  # fmt: skip
+def test_all_framings(storage: Storage, script: Callable[[Exchange], None]) -> None:
+    with ScriptedServer(script) as server:
+        assert get(storage, server) == BODY
+        assert get(storage, server) == BODY
+        storage.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"", errors.DownloadConnectionError),
+        (HEAD, errors.DownloadConnectionError),
+        (HEAD + LENGTH + BODY[:-1], errors.DownloadConnectionError),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab", errors.DownloadConnectionError),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", errors.DownloadError),
+        (b"HTTP/1.1 2x0 OK\r\n\r\n", errors.DownloadError),
+        (b"HTTP/2 200\r\n\r\n", errors.DownloadError),
+        (b"\xff\xfe\r\n\r\n", errors.DownloadError),
+        (HEAD + b"Content-Length: -5\r\n\r\n", errors.DownloadError),
+        (HEAD + b"Content-Length: 1e3\r\n\r\n", errors.DownloadError),
+        (HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", errors.BlockValidationException),
+        (HEAD + b"Content-Length: 200000\r\n\r\n", errors.BlockValidationException),
+        (HEAD + b"\r\n" + bytes(200_000), errors.BlockValidationException),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nfffffff\r\n", errors.BlockValidationException),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n", errors.DownloadError),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n", errors.DownloadError),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n\r\n", errors.DownloadError),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nabc\r\n", errors.DownloadError),
+        (HEAD + b"Transfer-Encoding: zstd\r\n\r\n", errors.DownloadError),
+        (HEAD + b"X: " + b"x" * 100_000, errors.DownloadError),
+    ],
+)
+def test_nonsense_is_a_typed_error(storage: Storage, answer: bytes, error: type[errors.BlockError]) -> None:
+    with ScriptedServer(pieces(answer, close=True)) as server, pytest.raises(error) as caught:
+        get(storage, server)
+    assert type(caught.value) is error
+    assert caught.value.block == block(len(BODY))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", "404 Gone", "500 Oops", "206 Partial", "304 Not Modified"])
+def test_statuses(storage: Storage, status: str) -> None:
+    with ScriptedServer(lambda exchange: exchange.answer(b"<xml>", status, Retry_After="7")) as server:
+        with pytest.raises(errors.DownloadError, match=status[:3]) as caught:
+            get(storage, server)
+        assert (caught.value.status, caught.value.retry_after) == (int(status[:3]), 7.0)
+
+
+def test_a_refused_connection(storage: Storage) -> None:
+    with ScriptedServer(lambda exchange: None) as server:
+        pass
+    with pytest.raises(errors.DownloadConnectionError, match=r"127\.0\.0\.1"):
+        get(storage, server)
+
+
+def test_a_reset_connection(storage: Storage) -> None:
+    with ScriptedServer(Exchange.reset) as server, pytest.raises(errors.DownloadConnectionError):
+        get(storage, server)
+
+
+def test_a_name_that_is_none(storage: Storage) -> None:
+    for name in ("x" * 64 + ".example", "nowhere.invalid"):
+        with pytest.raises(errors.BlockError, match=r"storage|not a valid|Name|resolution|known"):
+            storage.get(f"http://{name}/", block(1), Transfer(PATIENCE))
+
+
+def test_a_forbidden_address_is_not_contacted() -> None:
+    with ScriptedServer(lambda exchange: exchange.answer(BODY)) as server:
+        store = Storage("https://192.0.2.1", tls_context(True, None))
+        with pytest.raises(errors.DownloadError, match="loopback"):
+            get(store, server)
+        assert not server.connections
+
+
+def test_redirects_within_the_host(storage: Storage) -> None:
+    def script(exchange: Exchange) -> None:
+        step = int(exchange.path.rpartition("/")[2])
+        exchange.answer(BODY) if step == 3 else exchange.answer(status="302 Found", Location=f"/hop/{step + 1}")
+
+    with ScriptedServer(script) as server:
+        assert get(storage, server, "/hop/0") == BODY
+        with pytest.raises(errors.DownloadError, match="302"):
+            get(storage, server, "/hop/-1")
+        storage.close()
+
+
+@pytest.mark.parametrize("location", ["http://localhost:{port}/", "ftp://127.0.0.1/", "http://[", "http://10.0.0.1/"])
+def test_redirects_elsewhere_are_refused(storage: Storage, location: str) -> None:
+    with ScriptedServer(
+        lambda exchange: exchange.answer(status="307 Go", Location=location.format(port=server.port))
+    ) as server:
+        with pytest.raises(errors.DownloadError, match="redirect"):
+            get(storage, server)
+        assert len(server.exchanges) == 1
+
+
+def test_checksums_are_verified(storage: Storage) -> None:
+    digest = base64.b64encode(hashlib.md5(BODY).digest()).decode()
+    with ScriptedServer(lambda exchange: exchange.answer(BODY, Content_MD5=digest)) as server:
+        assert get(storage, server) == BODY
+        server.script = lambda exchange: exchange.answer(BODY[::-1], Content_MD5=digest)
+        with pytest.raises(errors.BlockValidationException, match="content-md5"):
+            get(storage, server)
+        storage.close()
+
+
+@pytest.mark.parametrize("sent", [b"", HEAD, HEAD + LENGTH + BODY[:5000]], ids=["nothing", "head", "part"])
+def test_no_progress_is_a_timeout(storage: Storage, sent: bytes) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.send(sent)
+        exchange.hang()
+
+    with ScriptedServer(script) as server, pytest.raises(errors.DownloadTimeout):
+        get(storage, server, patience=0.05)
+
+
+def test_a_trickle_is_no_progress(storage: Storage) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.send(HEAD + LENGTH)
+        while True:  # until the client goes away
+            exchange.send(b"x")
+
+    with pytest.MonkeyPatch.context() as patch, ScriptedServer(script) as server:
+        patch.setattr(transfers, "PROGRESS", len(BODY) + 1000)
+        clock = itertools.count()
+        patch.setattr(transfers, "time", SimpleNamespace(monotonic=lambda: next(clock) / 1000))
+        with pytest.raises(errors.DownloadTimeout):
+            get(storage, server, patience=1.0)
+
+
+def test_an_abort_from_another_thread_ends_it_at_once(storage: Storage) -> None:
+    failures: list[BaseException] = []
+    transfer = Transfer(PATIENCE)
+
+    def run() -> None:
+        try:
+            storage.get(server.url + "/", block(len(BODY)), transfer)
+        except BaseException as error:
+            failures.append(error)
+
+    with ScriptedServer(Exchange.hang) as server:
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert server.hanging.acquire(timeout=PATIENCE)
+        transfer.abort()
+        thread.join(timeout=PATIENCE / 2)
+        assert not thread.is_alive()
+        assert server.abandoned.acquire(timeout=PATIENCE)
+    assert len(failures) == 1
+
+
+def test_an_aborted_transfer_does_not_begin(storage: Storage) -> None:
+    transfer = Transfer(PATIENCE)
+    transfer.abort()
+    with ScriptedServer(lambda exchange: exchange.answer(BODY)) as server:
+        with pytest.raises(Aborted):
+            storage.get(server.url + "/", block(len(BODY)), transfer)
+        assert not server.exchanges
+
+
+@pytest.fixture
+def certified(tmp_path: Path) -> tuple[ssl.SSLContext, str]:
+    certificate = make_certificate(tmp_path, "localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+    return context, str(certificate.ca)
+
+
+def test_tls_with_a_private_authority(certified: tuple[ssl.SSLContext, str]) -> None:
+    context, ca_file = certified
+    store = Storage(PORTAL, tls_context(True, ca_file))
+    with ScriptedServer(lambda exchange: exchange.answer(BODY), context) as server:
+        assert get(store, server) == get(store, server) == BODY
+        assert server.connections == 1
+        store.close()
+
+
+def test_tls_of_an_unknown_authority_is_refused(certified: tuple[ssl.SSLContext, str], storage: Storage) -> None:
+    with ScriptedServer(lambda exchange: exchange.answer(BODY), certified[0]) as server:
+        with pytest.raises(errors.DownloadConnectionError, match="certificate verify failed"):
+            get(storage, server)
+        assert not server.exchanges
+        unverified = Storage(PORTAL, tls_context(False, None))
+        assert get(unverified, server) == BODY
+        unverified.close()
+
+
+def test_a_redirect_from_https_to_http_is_refused(certified: tuple[ssl.SSLContext, str]) -> None:
+    context, ca_file = certified
+    store = Storage(PORTAL, tls_context(True, ca_file))
+    with (
+        ScriptedServer(
+            lambda exchange: exchange.answer(status="302 F", Location="http://localhost/"), context
+        ) as server,
+        pytest.raises(errors.DownloadError, match="https to http"),
+    ):
+        get(store, server)
+
+
+def test_an_abort_ends_a_tls_download(certified: tuple[ssl.SSLContext, str]) -> None:
+    context, ca_file = certified
+    store = Storage(PORTAL, tls_context(True, ca_file))
+    transfer = Transfer(PATIENCE)
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            store.get(server.url + "/", block(len(BODY)), transfer)
+        except errors.DownloadConnectionError as error:
+            failures.append(error)
+
+    with ScriptedServer(Exchange.hang, context) as server:
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert server.hanging.acquire(timeout=PATIENCE)
+        transfer.abort()
+        thread.join(timeout=PATIENCE / 2)
+        assert not thread.is_alive()
+    assert failures
+
+
+def test_a_ca_file_that_cannot_be_used_is_a_configuration_error(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.pem"
+    bad.write_text("no certificate")
+    for path in (bad, tmp_path / "missing.pem"):
+        with pytest.raises(errors.ConfigError, match=path.name):
+            tls_context(True, str(path))

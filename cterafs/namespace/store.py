@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -36,7 +36,19 @@ _IN_DIRECTORY: Final = (
 )
 _LOOKUP: Final = f"SELECT {COLUMNS} {_IN_DIRECTORY} AND entry.name = ?2"
 _CHILDREN: Final = f"SELECT {COLUMNS} {_IN_DIRECTORY} AND entry.name > ?2 ORDER BY entry.name LIMIT ?3"
+_UNKNOWN_PARENTS: Final = (
+    "SELECT folder_id, guid, (SELECT guid FROM entry AS child WHERE child.parent = entry.inode LIMIT 1)"
+    f" FROM entry WHERE kind <= {schema.DETACHED} AND kind = {schema.UNKNOWN} AND folder_id IS NOT NULL LIMIT ?"
+)
 _STEP_UP: Final = f"SELECT parent, name, kind FROM entry WHERE inode = ? AND {_SHOWN}"
+
+
+class UnknownParent(NamedTuple):
+    """A directory of which only the guid is known, the cloud folder it lies in, and something that lies in it."""
+
+    folder_id: int
+    guid: str
+    child: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,15 +201,12 @@ class Store:
             rows = db.execute("SELECT folder_id, name, owner FROM folder ORDER BY folder_id").fetchall()
         return [FolderInfo(folder_id, told(name), told_or_none(owner)) for folder_id, name, owner in rows]
 
-    def unknown_parents(self, limit: int) -> list[tuple[int, str]]:
-        """Cloud folder ids and guids of directories that something names as its parent and that nothing told of."""
+    def unknown_parents(self, limit: int) -> list[UnknownParent]:
+        """Some of the directories that something names as its parent and that nothing told of; not those that were
+        asked about in vain."""
         with self._reader() as db:
-            rows = db.execute(
-                f"SELECT folder_id, guid FROM entry WHERE kind <= {schema.DETACHED} AND kind = {schema.UNKNOWN}"
-                " AND folder_id IS NOT NULL LIMIT ?",
-                (limit,),
-            ).fetchall()
-        return [(folder_id, guid_text(key)) for folder_id, key in rows]
+            rows = db.execute(_UNKNOWN_PARENTS, (limit,)).fetchall()
+        return [UnknownParent(folder_id, guid_text(key), guid_text(child)) for folder_id, key, child in rows]
 
     # -- connections
 

@@ -1,0 +1,343 @@
+"""The task that keeps the tree current: list, wait for changes, list again; for ever."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, NoReturn, Protocol, TypeVar
+
+import trio
+
+from cterafs import errors
+from cterafs.model import Change, Cursor, Event, FolderInfo, Page
+from cterafs.namespace.schema import IDLE
+from cterafs.namespace.status import FeedState, FeedStatus
+from cterafs.namespace.store import UnknownParent
+from cterafs.namespace.tree import Batch, Tree
+
+__all__ = ["FeedStatus", "Folders", "Follower", "Listener", "Notifications"]
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+MAX_RESULTS: Final = 2000  # entries in a page: what CTERA's own client asks for
+LONGPOLL_TIMEOUT: Final = 10.0  # seconds; likewise
+_RETRY: Final = (1.0, 30.0)  # seconds between attempts, doubled each time: first and last
+_RETRY_REFUSED: Final = (30.0, 60.0)  # for what only a person can put right: often enough to notice that, not to annoy
+_IDLE_PAUSE: Final = 1.0  # a portal that answers a long poll at once, with nothing, is not asked more often than that
+_PAGES_AHEAD: Final = 4  # fetched while others are applied; 2,000 entries take some 2 MB
+_PAGES_AT_ONCE: Final = 10  # in one transaction of the first import: the fewer, the less an index page is written anew
+_ASKED_AT_ONCE: Final = 20  # unknown parents between two listings, so that asking does not hold up the news
+
+
+class Notifications(Protocol):
+    """What the follower needs of the portal's Notification Service."""
+
+    async def list(self, cursor: Cursor | None, *, folder_ids: Sequence[int], max_results: int) -> Page: ...
+
+    async def changes(self, cursor: Cursor, *, timeout: float, folders: Sequence[int]) -> bool: ...  # noqa: ASYNC109
+
+    async def ancestors_of(self, folder_id: int, guid: str) -> Sequence[Event]: ...
+
+
+class Folders(Protocol):
+    """Who owns which cloud folder."""
+
+    async def all(self) -> Sequence[FolderInfo]: ...
+
+
+class Listener(Protocol):
+    """Whoever shows the tree. Both are called on the event loop and return at once.
+
+    `prepare` tells what is about to be committed, `publish` that it has been; nothing else runs in the follower between
+    the commit and `publish`. A commit that fails leaves a `prepare` without its `publish`.
+    """
+
+    def prepare(self, changes: Sequence[Change], /) -> None: ...
+
+    def publish(self, changes: Sequence[Change], /) -> None: ...
+
+
+class Follower:
+    """Follows one feed into one tree.
+
+    Args:
+        folder_ids: the cloud folders to follow; none is all of them. Another selection than the index's lists again.
+        folders: tells the owners; None where nobody does.
+        longpoll_timeout: seconds that the portal may keep a question for changes.
+
+    Attributes:
+        imported: set once the tree has been complete, now or in an earlier life.
+        error: why it is offline, for whoever waits for the import and would rather give up; None otherwise.
+    """
+
+    def __init__(
+        self,
+        notifications: Notifications,
+        tree: Tree,
+        *,
+        listener: Listener,
+        folder_ids: Sequence[int] = (),
+        folders: Folders | None = None,
+        longpoll_timeout: float = LONGPOLL_TIMEOUT,
+    ) -> None:
+        self.imported: Final = trio.Event()
+        self.error: Exception | None = None
+        self._feed: Final = notifications
+        self._tree: Final = tree
+        self._listener: Final = listener
+        self._selection: Final = tuple(sorted(set(folder_ids)))
+        self._folders: Final = folders
+        self._longpoll_timeout: Final = longpoll_timeout
+        self._limiter: Final = trio.CapacityLimiter(1)  # of its own: hung reads elsewhere never hold up the feed
+        self._failures = 0
+        self._state: FeedState = "catching-up" if tree.store.imported else "importing"
+        self._since = time.time()
+        self._last_event_at: float | None = None
+        self._last_contact_at: float | None = None
+        self._current_at: float | None = None
+        self._entries_seen = 0
+        self._entries_skipped = 0
+        self._known_folders: set[int] = set()
+        self._begin_again = tree.store.selection != self._selection
+        if tree.store.imported:
+            self.imported.set()
+
+    @property
+    def status(self) -> FeedStatus:
+        return FeedStatus(
+            state=self._state,
+            since=self._since,
+            reason=None if self.error is None else _one_line(self.error),
+            last_event_at=self._last_event_at,
+            last_contact_at=self._last_contact_at,
+            current_at=self._current_at,
+            entries_seen=self._entries_seen,
+            entries_skipped=self._entries_skipped,
+        )
+
+    async def run(self) -> NoReturn:
+        """Follows for ever, whatever the portal and the disk do; only a bug of ours ends it with an exception."""
+        while True:
+            try:
+                await self._follow()
+            except errors.CursorRejectedError as error:
+                log.warning("the portal no longer accepts the cursor; listing again: %s", error)
+                self._begin_again = True
+                await self._rest(error, _RETRY)
+            except errors.PortalError as error:
+                await self._rest(error, _RETRY if error.retryable else _RETRY_REFUSED)
+            except sqlite3.Error as error:
+                if not _of_the_disk(error):
+                    raise
+                await self._rest(error, _RETRY)
+
+    # -- the cycle
+
+    async def _follow(self) -> NoReturn:
+        if self._begin_again:
+            await self._in_thread(lambda: self._tree.begin_relist(self._selection))
+            self._begin_again = False
+        await self._learn_owners()
+        promised = False  # the portal said that there is something
+        while True:
+            applied = await self._catch_up()
+            while await self._in_thread(lambda: self._tree.sweeping):
+                await self._apply(self._tree.sweep)
+            if promised and not applied:
+                await trio.sleep(_IDLE_PAUSE)
+            promised = False
+            if await self._ask_for_parents():
+                continue
+            self._current_at = time.time()
+            self._enter("live")
+            await self._wait_for_changes()
+            promised = True
+
+    async def _catch_up(self) -> int:
+        """Applies all that the portal has behind the cursor; gives the number of events."""
+        store = self._tree.store
+        cursor, relist = await self._in_thread(lambda: (store.cursor, store.relist))
+        listing = not self.imported.is_set() or relist != IDLE
+        if listing or self._state == "offline":
+            self._enter("catching-up" if self.imported.is_set() else "importing")
+        applied = 0
+        failure: Exception | None = None
+        # What is expected to go wrong is raised outside of the nursery, which would wrap it into a group.
+        async with trio.open_nursery() as nursery:
+            send, receive = trio.open_memory_channel[Page | errors.PortalError](_PAGES_AHEAD)
+            nursery.start_soon(self._fetch, cursor, send)
+            async for first in receive:
+                pages, failure = _drain(first, receive, 1 if self.imported.is_set() else _PAGES_AT_ONCE)
+                try:
+                    applied += await self._take(pages, listing=listing) if pages else 0
+                except sqlite3.Error as error:
+                    failure = error
+                if failure is not None:
+                    nursery.cancel_scope.cancel()
+                    break
+        if failure is not None:
+            raise failure
+        return applied
+
+    async def _fetch(self, cursor: Cursor | None, send: trio.MemorySendChannel[Page | errors.PortalError]) -> None:
+        """Sends pages until there are no more; an error goes the same way, behind those that came before it."""
+        async with send:
+            try:
+                more = True
+                while more:
+                    page = await self._feed.list(cursor, folder_ids=self._selection, max_results=MAX_RESULTS)
+                    self._heard()
+                    await send.send(page)
+                    cursor, more = page.cursor, page.has_more
+                    if more and self._state == "live":
+                        self._enter("catching-up")
+            except errors.PortalError as error:
+                await send.send(error)
+
+    async def _take(self, pages: Sequence[Page], *, listing: bool) -> int:
+        events = [event for page in pages for event in page.events]
+        last = pages[-1]
+        complete = not last.has_more
+        await self._apply(lambda: self._tree.prepare(events, last.cursor, listing=listing, complete=complete))
+        self._entries_seen += len(events)
+        self._entries_skipped += sum(page.skipped for page in pages)
+        if events:
+            self._last_event_at = time.time()
+        if listing and complete:
+            self.imported.set()
+        self._failures = 0
+        if new := _cloud_folders(events) - self._known_folders:
+            self._known_folders |= new  # whatever the answer, they are asked about once
+            await self._learn_owners()
+        return len(events)
+
+    async def _wait_for_changes(self) -> None:
+        cursor = await self._in_thread(lambda: self._tree.store.cursor)
+        if cursor is None:  # a portal that gives no cursor can only be listed again
+            await trio.sleep(self._longpoll_timeout)
+            return
+        while True:
+            asked = trio.current_time()
+            there_are = await self._feed.changes(cursor, timeout=self._longpoll_timeout, folders=self._selection)
+            self._heard()
+            self._failures = 0
+            if there_are:
+                return
+            self._current_at = time.time()
+            await trio.sleep(max(0.0, asked + _IDLE_PAUSE - trio.current_time()))
+
+    async def _ask_for_parents(self) -> bool:
+        """Asks about some directories of which only the guid is known; whether there were any."""
+        unknown = await self._in_thread(lambda: self._tree.store.unknown_parents(_ASKED_AT_ONCE))
+        if not unknown:
+            return False
+        events = [event for parent in unknown for event in await self._ancestors(parent)]
+        asked = [parent.guid for parent in unknown]
+        await self._apply(lambda: self._tree.prepare(events, asked=asked))
+        return True
+
+    async def _ancestors(self, parent: UnknownParent) -> Sequence[Event]:
+        """The directory and those above it. Old portals leave out what was asked about: then a child of it is."""
+        for guid in (parent.guid, parent.child):
+            try:
+                events = await self._feed.ancestors_of(parent.folder_id, guid)
+            except errors.AncestorsError as error:
+                log.debug("no ancestors of %r: %s", guid, error)
+                continue
+            self._heard()
+            if any(event.guid == parent.guid for event in events):
+                return events
+        return ()
+
+    async def _learn_owners(self) -> None:
+        """Asks who owns which cloud folder. An account that may not know goes without: names then show folder ids."""
+        if self._folders is None:
+            return
+        try:
+            folders = await self._folders.all()
+        except errors.PortalError as error:
+            log.info("the owners of the cloud folders are not known: %s", error)
+            return
+        self._known_folders.update(folder.folder_id for folder in folders)
+        await self._apply(lambda: self._tree.set_folders(folders))
+
+    # -- applying
+
+    async def _apply(self, make: Callable[[], Batch]) -> None:
+        batch = await self._in_thread(make)
+        try:
+            self._listener.prepare(batch.changes)
+            await self._in_thread(batch.commit)
+        except BaseException:
+            batch.rollback()
+            raise
+        self._listener.publish(batch.changes)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(work, limiter=self._limiter)
+
+    # -- the state
+
+    def _enter(self, state: FeedState) -> None:
+        if state != self._state:
+            self._state, self._since = state, time.time()
+        if state != "offline":
+            self.error = None
+
+    def _heard(self) -> None:
+        self._last_contact_at = time.time()
+
+    async def _rest(self, error: Exception, delays: tuple[float, float]) -> None:
+        """Offline for a while: longer each time, and never in step with other mounts."""
+        if self.error is None:
+            log.warning("not following the portal for now: %s", _one_line(error))
+        self.error = error
+        self._enter("offline")
+        first, last = delays
+        delay = min(last, first * 2 ** min(self._failures, 10))
+        self._failures += 1
+        await trio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # nothing is kept secret by it
+
+
+def _drain(
+    first: Page | errors.PortalError,
+    receive: trio.MemoryReceiveChannel[Page | errors.PortalError],
+    limit: int,
+) -> tuple[list[Page], errors.PortalError | None]:
+    """What has arrived so far, up to `limit` pages."""
+    pages: list[Page] = []
+    item = first
+    while True:
+        if not isinstance(item, Page):
+            return pages, item
+        pages.append(item)
+        if len(pages) >= limit:
+            return pages, None
+        try:
+            item = receive.receive_nowait()
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return pages, None
+
+
+def _cloud_folders(events: Sequence[Event]) -> set[int]:
+    """The ids of the cloud folders whose roots these events tell of."""
+    return {
+        event.folder_id
+        for event in events
+        if event.is_dir and not event.parent_guid and not event.deleted and event.folder_id is not None
+    }
+
+
+def _of_the_disk(error: sqlite3.Error) -> bool:
+    """Whether the disk, rather than a statement of ours, is at fault: full, read-only, failing, locked, damaged."""
+    return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"the index cannot be written: {text}" if isinstance(error, sqlite3.Error) else text

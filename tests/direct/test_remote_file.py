@@ -1,0 +1,337 @@
+"""One version of one file: lists by parts, shared, renewed, compared."""
+
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+
+import anyio
+import pytest
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
+
+from cterafs import errors
+from cterafs.direct import RemoteFile
+from cterafs.direct import remote as remotes
+from cterafs.model import BlockMap, Chunk, Compression, Extent
+
+pytestmark = pytest.mark.anyio
+
+
+class Portal:
+    """A file of `size` bytes in blocks of 10, whose URLs carry a signature that counts up with each list."""
+
+    def __init__(self, tasks: TaskGroup, size: int) -> None:
+        self.tasks = tasks
+        self.size = size
+        self.content = "v1"
+        self.signature = 0
+        self.valid_from = 0
+        self.status: int | None = None
+        self.asked: list[Extent | None] = []
+        self.fetched: Counter[int] = Counter()
+        self.query = ""
+        self.before_list: Callable[[], Awaitable[object]] = checkpoint
+        self.short_by = 0  # bytes at the end of a range that the portal leaves out
+
+    async def block_map(self, file_id: int, extent: Extent | None = None) -> BlockMap:
+        self.asked.append(extent)
+        await self.before_list()
+        self.signature += 1
+        wanted = extent or Extent(0, self.size)
+        first = wanted.start // 10 * 10
+        chunks = tuple(
+            Chunk(
+                Extent(start, min(start + 10, self.size)),
+                f"https://s{self.signature}/blocks/{start}-{self.content}?n={self.signature}{self.query}",
+            )
+            for start in range(first, min(max(wanted.stop - self.short_by, first + 1), self.size), 10)
+        )
+        return BlockMap(file_id, self.size, chunks, None, Compression.NONE)
+
+    async def fetch(self, block_map: BlockMap, chunk: Chunk) -> bytes:
+        assert chunk in block_map.chunks
+        self.fetched[chunk.extent.start] += 1
+        await checkpoint()
+        block = errors.BlockInfo(7, None, chunk.extent.start, len(chunk.extent))
+        if self.status:
+            raise errors.DownloadError(block, f"HTTP {self.status}", self.status)
+        if int(chunk.url.partition("n=")[2].partition("&")[0]) < self.valid_from:
+            raise errors.DownloadError(block, "HTTP 403", 403)
+        return b"x" * len(chunk.extent)
+
+
+class Stubborn:
+    """Says that the file is larger than its list."""
+
+    def __init__(self, portal: Portal) -> None:
+        self.tasks = portal.tasks
+        self.fetch = portal.fetch
+        self._portal = portal
+
+    async def block_map(self, file_id: int, extent: Extent | None = None) -> BlockMap:
+        found = await self._portal.block_map(file_id, Extent(100, 140))
+        return BlockMap(file_id, 1000, found.chunks, None, None)
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remotes, "WHOLE", 100)
+    monkeypatch.setattr(remotes, "WINDOW", 50)
+
+
+def spans(chunks: object) -> list[tuple[int, int]]:
+    return [(chunk.extent.start, chunk.extent.stop) for chunk in chunks]  # type: ignore[attr-defined]
+
+
+async def test_the_list_of_a_small_file_is_fetched_once() -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 95)
+        file = RemoteFile(portal, 7, 95)
+        assert spans(await file.chunks(Extent(15, 31))) == [(10, 20), (20, 30), (30, 40)]
+        assert spans(await file.chunks(Extent(90, 500))) == [(90, 95)]
+        assert spans(await file.chunks(Extent(95, 500))) == []
+        assert portal.asked == [None]
+
+
+async def test_an_empty_file_is_not_asked_for() -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 0)
+        assert await RemoteFile(portal, 7, 0).chunks(Extent(0, 10)) == ()
+        assert portal.asked == []
+
+
+@pytest.mark.usefixtures("small_windows")
+async def test_the_list_of_a_large_file_is_fetched_by_parts() -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 1005)
+        file = RemoteFile(portal, 7, 1005)
+        assert spans(await file.chunks(Extent(45, 55))) == [(40, 50), (50, 60)]
+        await file.chunks(Extent(60, 70))
+        assert spans(await file.chunks(Extent(1003, 1010))) == [(1000, 1005)]
+        assert portal.asked == [Extent(0, 50), Extent(50, 100), Extent(1000, 1005)]
+        assert len([chunk async for chunk in file.walk(Extent(7, 10_000))]) == 101
+
+
+@pytest.mark.usefixtures("small_windows")
+async def test_only_a_few_parts_are_kept() -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 10_000)
+        file = RemoteFile(portal, 7, 10_000)
+        for start in range(0, 10_000, 50):
+            await file.chunks(Extent(start, start + 10))
+        assert len(file._windows) == remotes.WINDOWS
+        portal.asked.clear()
+        await file.chunks(Extent(9_990, 10_000))
+        assert portal.asked == []
+        await file.chunks(Extent(0, 10))
+        assert portal.asked == [Extent(0, 50)]
+
+
+@pytest.mark.usefixtures("small_windows")
+async def test_a_portal_that_leaves_out_the_last_bytes_of_a_range() -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 1000)
+        portal.short_by = 10
+        file = RemoteFile(portal, 7, 1000)
+        assert len(await file.chunks(Extent(0, 50))) == 5
+        portal.size = 140
+        with pytest.raises(errors.InvalidRequest, match="no block holds byte 145"):
+            await RemoteFile(Stubborn(portal), 7, 1000).chunks(Extent(145, 146))
+
+
+@pytest.mark.usefixtures("small_windows")
+async def test_a_size_that_is_not_known_is_learned() -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 1000)
+        file = RemoteFile(portal, 7)
+        assert await file.chunks(Extent(5000, 6000)) == ()
+        assert file.size == 1000
+        assert portal.asked == [Extent(0, 50)]
+
+
+async def test_readers_share_one_request_and_its_error() -> None:
+    gate = anyio.Event()
+
+    async def refuse() -> None:
+        await gate.wait()
+        raise errors.AuthorizationError(7)
+
+    caught: list[BaseException] = []
+
+    async def read(file: RemoteFile) -> None:
+        try:
+            await file.chunks(Extent(0, 10))
+        except errors.AuthorizationError as error:
+            caught.append(error)
+
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 50)
+        portal.before_list = refuse
+        file = RemoteFile(portal, 7, 50)
+        async with anyio.create_task_group() as readers:
+            for _ in range(5):
+                readers.start_soon(read, file)
+            for _ in range(10):
+                await checkpoint()
+            gate.set()
+        assert len(caught) == 5
+        assert len(portal.asked) == 1
+        portal.before_list = checkpoint
+        assert await file.chunks(Extent(0, 10))  # the error is not remembered
+
+
+async def test_a_cancelled_reader_harms_no_other() -> None:
+    gate = anyio.Event()
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 50)
+        portal.before_list = gate.wait
+        file = RemoteFile(portal, 7, 50)
+        got: list[int] = []
+
+        async def read() -> None:
+            got.append(len(await file.chunks(Extent(0, 50))))
+
+        async with anyio.create_task_group() as readers:
+            async with anyio.create_task_group() as impatient:
+                impatient.start_soon(file.chunks, Extent(0, 50))
+                await checkpoint()
+                await checkpoint()
+                readers.start_soon(read)
+                for _ in range(5):
+                    await checkpoint()
+                impatient.cancel_scope.cancel()
+            gate.set()
+        assert (got, len(portal.asked)) == ([5], 1)
+
+
+async def test_expired_urls_are_renewed_once_for_all_readers() -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 100)
+        file = RemoteFile(portal, 7, 100)
+        chunks = await file.chunks(Extent(0, 100))
+        portal.valid_from = 2
+        async with anyio.create_task_group() as readers:
+            for chunk in chunks:
+                readers.start_soon(file.read, chunk)
+        assert len(portal.asked) == 2
+        assert set(portal.fetched.values()) == {2}
+        assert await file.read(chunks[3]) == b"x" * 10  # an old chunk is read by its new URL
+        assert len(portal.asked) == 2
+
+
+async def test_urls_that_are_refused_after_a_renewal_are_an_error() -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 100)
+        file = RemoteFile(portal, 7, 100)
+        [chunk] = await file.chunks(Extent(0, 10))
+        portal.valid_from = 1000
+        with pytest.raises(errors.DownloadError, match="403"):
+            await file.read(chunk)
+        assert (len(portal.asked), portal.fetched[0]) == (2, 2)
+        portal.valid_from = 0
+        assert await file.read(chunk)
+
+
+@pytest.mark.parametrize("change", ["size", "path", "cut"])
+async def test_a_renewed_list_of_another_version_ends_the_file(change: str) -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 100)
+        file = RemoteFile(portal, 7, 100)
+        [chunk, *_] = await file.chunks(Extent(0, 100))
+        portal.valid_from = 2
+        if change == "size":
+            portal.size = 101
+        elif change == "path":
+            portal.content = "v2"
+        else:
+            portal.short_by = 10
+        for _ in range(2):
+            with pytest.raises(errors.VersionChangedError):
+                await file.read(chunk)
+        portal.size, portal.content, portal.short_by = 100, "v1", 0
+        with pytest.raises(errors.VersionChangedError):  # for good
+            await file.chunks(Extent(0, 10))
+
+
+async def test_a_list_of_another_size_than_was_asked_for_is_another_version() -> None:
+    async with anyio.create_task_group() as group:
+        with pytest.raises(errors.VersionChangedError, match="100 bytes now, not 99"):
+            await RemoteFile(Portal(group, 100), 7, 99).chunks(Extent(0, 10))
+
+
+@pytest.mark.usefixtures("small_windows")
+async def test_a_part_that_was_dropped_is_still_compared() -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 10_000)
+        file = RemoteFile(portal, 7, 10_000)
+        for start in range(0, 1000, 50):
+            await file.chunks(Extent(start, start + 10))
+        await file.chunks(Extent(0, 10))  # the same version: no complaint
+        portal.content = "v2"
+        with pytest.raises(errors.VersionChangedError):
+            await file.chunks(Extent(50, 60))
+
+
+@pytest.mark.parametrize("first", [403, 404])
+async def test_a_block_that_storage_does_not_know_after_a_renewal_ends_the_file(first: int) -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 100)
+        file = RemoteFile(portal, 7, 100)
+        [chunk] = await file.chunks(Extent(0, 10))
+        portal.status = first
+
+        async def gone() -> None:
+            portal.status = 404
+
+        portal.before_list = gone
+        with pytest.raises(errors.VersionChangedError, match="no longer"):
+            await file.read(chunk)
+
+
+@pytest.mark.parametrize("status", [400, 500, None])
+async def test_other_errors_of_storage_renew_nothing(status: int | None) -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 100)
+        file = RemoteFile(portal, 7, 100)
+        [chunk] = await file.chunks(Extent(0, 10))
+        portal.status = status or 0
+        if status:
+            with pytest.raises(errors.DownloadError):
+                await file.read(chunk)
+        else:
+            await file.read(chunk)
+        assert len(portal.asked) == 1
+
+
+async def test_urls_that_tell_their_end_are_renewed_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(remotes, "time", SimpleNamespace(monotonic=lambda: now[0], time=lambda: 0.0))
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 100)
+        portal.query = "&X-Amz-Expires=3600"
+        file = RemoteFile(portal, 7, 100)
+        await file.chunks(Extent(0, 10))
+        now[0] += 3500
+        await file.chunks(Extent(0, 10))
+        assert len(portal.asked) == 1
+        now[0] += 80
+        await file.chunks(Extent(0, 10))
+        await file.chunks(Extent(0, 10))
+        assert len(portal.asked) == 2
+
+
+async def test_a_portal_that_is_away_does_not_keep_good_urls_from_being_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away() -> None:
+        raise errors.BlockListConnectionError(7)
+
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 100)
+        portal.query = "&X-Amz-Expires=3600"
+        file = RemoteFile(portal, 7, 100)
+        [chunk] = await file.chunks(Extent(0, 10))
+        monkeypatch.setattr(remotes, "RENEW_AHEAD", math.inf)
+        portal.before_list = away
+        file._windows[None] = remotes._Window(None, file._windows[None].map, -math.inf)
+        assert await file.read(chunk) == b"x" * 10
+        assert len(portal.asked) == 2

@@ -1,17 +1,24 @@
 """`cterafs get`, as a process of its own, against the embedded portal."""
 
+import asyncio
 import os
 import random
+import signal
 import subprocess
 import sys
+import threading
 
+import anyio
 import pytest
 from starlette.responses import Response
 
 from cterafs import config
+from cterafs.cli.download import download
+from cterafs.cli.partial import Partial
 from cterafs.demo.encoder import Encoding
 from cterafs.demo.server import EmbeddedPortal
-from cterafs.model import Cursor, Event
+from cterafs.direct import DirectIO
+from cterafs.model import ByteRange, Cursor, Event
 from cterafs.namespace.store import Store
 from cterafs.namespace.tree import Tree
 
@@ -169,6 +176,46 @@ def test_the_beginning_of_another_version_is_not_joined_to_the_end_of_this(get, 
     assert file.version.file_id == file_id
     _ok(get(file.version.file_id, "-o", "out"))
     assert interrupted.read_bytes() == other
+
+
+def test_an_interrupt_leaves_a_part_to_go_on_with(get, portal, file, environment, tmp_path):
+    asked = threading.Event()
+
+    async def hold(kind, request):
+        if portal.faults.requests["block"] > 5:
+            asked.set()
+            await asyncio.Event().wait()
+
+    portal.faults.storage = hold
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cterafs.cli.main", "get", str(file.version.file_id), "-o", "out"],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+    )
+    assert asked.wait(20)
+    process.send_signal(signal.SIGINT)
+    assert (process.communicate()[1], process.returncode) == (b"", 130)
+    portal.faults.storage = None
+    assert not (tmp_path / "out").exists()
+    assert DATA.startswith((tmp_path / "out.part").read_bytes())
+    _ok(get(file.version.file_id, "-o", "out"))
+    assert (tmp_path / "out").read_bytes() == DATA
+
+
+def test_a_part_that_only_lacks_its_name_needs_no_more_blocks(get, portal, file, tmp_path, monkeypatch):
+    def die(part):
+        raise KeyboardInterrupt
+
+    async def almost():
+        async with DirectIO(portal.url, portal.access_key_id, portal.secret_access_key) as client:
+            await download(client, file.version.file_id, ByteRange(), tmp_path / "out", workers=4)
+
+    monkeypatch.setattr(Partial, "finish", die)
+    with pytest.raises((KeyboardInterrupt, BaseExceptionGroup)):
+        anyio.run(almost, backend="trio")
+    assert _blocks(portal, lambda: _ok(get(file.version.file_id, "-o", "out"))) == 0
+    assert (tmp_path / "out").read_bytes() == DATA
 
 
 def test_another_range_starts_anew(get, portal, file, interrupted):

@@ -152,6 +152,13 @@ def test_wrong_usage_is_one_line_and_status_2(arguments, capsys):
     assert "\x1b" not in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "verbose"), [(["get", "1"], False), (["-v", "get", "1"], True), (["get", "1", "-v"], True)]
+)
+def test_verbose_may_stand_on_either_side_of_the_command(arguments, verbose):
+    assert main.build_parser().parse_args(arguments).verbose is verbose
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as caught:
         main.main(["--version"])

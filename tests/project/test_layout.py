@@ -86,6 +86,11 @@ def test_tests_have_unique_names_so_that_they_need_no_packages():
     assert "__init__.py" not in names
 
 
+def test_tests_are_as_short_as_the_rest():
+    files = (REPOSITORY / "tests").rglob("*.py")
+    assert [file.name for file in files if file.read_text().count("\n") > LONGEST] == []
+
+
 def plant(root, files):
     for name, source in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,8 @@ class Mirror:
         self._update(sorted(each for each in directories if each.is_relative_to(self._root)), deep=False)
 
     def _update(self, directories: Iterable[Path], *, deep: bool) -> None:
-        with self._namespace.batch():
+        # Under the lock: nobody sees a change before it is told.
+        with self._namespace.lock, self._namespace.batch():
             for directory in directories:
                 if directory == self._root:
                     self._compare_top(deep=deep)

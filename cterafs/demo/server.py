@@ -133,7 +133,13 @@ class EmbeddedPortal:
         """
         if self._source:
             self._source.start()
-        sockets = [self._bind(index) for index in range(2)]
+        sockets: list[socket.socket] = []
+        try:
+            sockets += (self._bind(index) for index in range(len(self._ports)))
+        except OSError:
+            for listener in sockets:
+                listener.close()
+            raise
         self.store.base_url = self.storage_url
         self.store.open()
         self.namespace.feed.open()
@@ -150,10 +156,7 @@ class EmbeddedPortal:
         """Close all connections and stop listening."""
         if self._thread is None:
             return
-        self.namespace.feed.close()
-        self._loop.call_soon_threadsafe(self.faults.release)
-        for server in self._servers:
-            self._loop.call_soon_threadsafe(server.end)
+        self._loop.call_soon_threadsafe(self._end)
         self._thread.join()
         self._thread = None
         self.store.close()
@@ -173,7 +176,11 @@ class EmbeddedPortal:
         self.store.expire_urls()
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -215,10 +222,24 @@ class EmbeddedPortal:
 
     async def _serve(self, sockets: list[socket.socket], ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
-        ready.set()
-        async with asyncio.TaskGroup() as group:
-            for server, listener in zip(self._servers, sockets, strict=True):
-                group.create_task(server.serve([listener]))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for server, listener in zip(self._servers, sockets, strict=True):
+                    group.create_task(server.serve([listener]))
+                for server in self._servers:
+                    await server.listening.wait()
+                ready.set()
+        finally:
+            ready.set()  # also when it failed: then the thread's exception tells
+
+    def _end(self) -> None:
+        for server in self._servers:
+            server.cut()
+        # Only now, so that nobody is answered who would not have been.
+        self.namespace.feed.close()
+        self.faults.release()
+        for server in self._servers:
+            server.end()
 
     def _connections(self) -> Iterator[tuple[tuple[str, int] | None, asyncio.Transport]]:
         for server in self._servers:
@@ -227,18 +248,32 @@ class EmbeddedPortal:
 
 class _Server(uvicorn.Server):
     """Breaks its connections off when it stops, as a host that goes away does, and stops at once: uvicorn looks ten
-    times a second whether it is to stop, and waits for clients that leave idle TLS connections open."""
+    times a second whether it is to stop, and waits for clients that leave idle TLS connections open.
+
+    All of it is for the event loop's thread.
+    """
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
+        self.listening = asyncio.Event()
         self._ending = asyncio.Event()
-
-    def end(self) -> None:
-        """To be called in the event loop."""
-        self._ending.set()
 
     def open_connections(self) -> list[H11Protocol]:
         return [connection for connection in self.server_state.connections if isinstance(connection, H11Protocol)]
+
+    def cut(self) -> None:
+        """Stop listening, and break all connections off."""
+        for server in self.servers:
+            server.close()
+        for connection in self.open_connections():
+            connection.transport.abort()
+
+    def end(self) -> None:
+        self._ending.set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
 
     async def main_loop(self) -> None:
         while not self._ending.is_set():
@@ -247,10 +282,6 @@ class _Server(uvicorn.Server):
                 await asyncio.wait_for(self._ending.wait(), 1)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
-            server.close()
-        for connection in self.open_connections():
-            connection.transport.abort()
         if self.server_state.tasks:
             _, hanging = await asyncio.wait(self.server_state.tasks, timeout=GRACE)
             for task in hanging:

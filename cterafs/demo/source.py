@@ -6,7 +6,7 @@ import logging
 import threading
 from pathlib import Path
 
-import watchfiles
+from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
 
 from cterafs.demo.mirror import Mirror
 from cterafs.demo.namespace import Namespace
@@ -16,9 +16,6 @@ QUIET_MS = 50
 
 LONGEST_MS = 400
 """Changes that do not stop are told after this long all the same."""
-
-IDLE_MS = 200
-"""How often the watcher comes back with nothing; the first time tells that it watches."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,14 +40,15 @@ class Source:
         """Read the whole directory, and begin to follow it, if that was not done before.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: it cannot be read, or not be followed.
         """
         if self._thread is not None:
             return
         next(self._root.iterdir(), None)  # one that cannot be read must not pass for an empty one
+        watcher = self._watch()  # before reading: what happens meanwhile is compared once more
         with self._namespace.silence():
             self._mirror.update_all()
-        self._thread = threading.Thread(target=self._follow, name="source", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(watcher,), name="source", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -59,27 +57,30 @@ class Source:
             self._thread.join()
         self._mirror.close()
 
-    def _follow(self) -> None:
+    def _watch(self) -> RustNotify:
+        # The library's documented lower level: its generator does not tell when the watch has begun.
         try:
-            self._watch()
-        except OSError as error:  # such as too many watches for this user
-            _log.error("changes in %s are no longer followed: %s", self._root, error)
+            return RustNotify([str(self._root)], False, False, 0, True, True)  # recursive, past what may not be read
+        except WatchfilesRustInternalError as error:
+            raise OSError(f"changes in {self._root} cannot be followed: {error}") from None
 
-    def _watch(self) -> None:
-        watching = False
-        for changes in watchfiles.watch(
-            self._root,
-            watch_filter=None,
-            step=QUIET_MS,
-            debounce=LONGEST_MS,
-            rust_timeout=IDLE_MS,
-            yield_on_timeout=True,
-            stop_event=self._stop,
-            raise_interrupt=False,
-            ignore_permission_denied=True,
-        ):
-            if watching:
+    def _run(self, watcher: RustNotify) -> None:
+        try:
+            self._follow(watcher)
+        except OSError as error:
+            _log.error("%s", error)
+
+    def _follow(self, watcher: RustNotify) -> None:
+        while not self._stop.is_set():
+            try:
+                changes = watcher.watch(LONGEST_MS, QUIET_MS, 0, self._stop)
+            except WatchfilesRustInternalError as error:
+                # It gives up on names that are not UTF-8.
+                _log.warning("comparing all of %s: %s", self._root, error)
+                watcher.close()
+                watcher = self._watch()
+                self._mirror.update_all()
+                continue
+            if isinstance(changes, set):
                 self._mirror.update(Path(path) for _, path in changes)
-            else:
-                watching = True
-                self._mirror.update_all()  # what happened between the first reading and now was not told
+        watcher.close()

@@ -1,0 +1,129 @@
+"""The server starts, stops, and fails on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+import urllib.request
+
+import httpx
+import pytest
+from asking import Asker
+from starlette.requests import Request
+from starlette.responses import Response
+
+from cterafs.demo.server import EmbeddedPortal
+
+
+def test_the_certificate_is_good_for_the_authority_that_is_given() -> None:
+    with EmbeddedPortal(tls=True) as portal:
+        assert portal.ca_file is not None
+        context = ssl.create_default_context(cafile=portal.ca_file)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        with urllib.request.urlopen(f"{portal.url}/ServicesPortal/login.html", context=context) as answer:
+            assert answer.status == 200
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(portal.url)
+    assert not portal.ca_file.exists()
+
+
+def test_it_comes_back_as_it_was(portal: EmbeddedPortal, asker: Asker) -> None:
+    portal.namespace.create_folder("F")
+    cursor, urls = asker.page()["cursor"], (portal.url, portal.storage_url)
+    portal.stop()
+    with pytest.raises(httpx.ConnectError):
+        asker.page(cursor)
+    portal.start()
+    assert (portal.url, portal.storage_url) == urls
+    assert asker.page(cursor)["entries"] == []
+
+
+def test_it_stops_under_a_long_poll(portal: EmbeddedPortal, asker: Asker) -> None:
+    cursor = asker.page()["cursor"]
+    asked = threading.Event()
+    portal.faults.portal = lambda *_: asked.set()
+    failures: list[Exception] = []
+
+    def poll() -> None:
+        try:
+            asker.longpoll(cursor, 60_000)
+        except httpx.TransportError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    assert asked.wait(10)
+    portal.stop()
+    thread.join(10)
+    assert len(failures) == 1
+
+
+def test_a_taken_port_is_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        portal = EmbeddedPortal(port=taken.getsockname()[1])
+        with pytest.raises(OSError, match="cannot listen on 127"), portal:
+            pass
+
+
+def test_requests_are_counted(portal: EmbeddedPortal, asker: Asker) -> None:
+    asker.page()
+    asker.page()
+    assert (portal.faults.requests["login"], portal.faults.requests["list"]) == (1, 2)
+
+
+def test_any_answer_can_be_replaced(portal: EmbeddedPortal, asker: Asker) -> None:
+    portal.faults.portal = lambda kind, _: Response(status_code=500) if kind == "list" else None
+    assert asker.metadata("list", {"folder_ids": []}).status_code == 500
+    assert asker.login().status_code == 200
+
+
+def test_any_answer_can_be_delayed(portal: EmbeddedPortal) -> None:
+    order = []
+
+    async def later(_: str, __: Request) -> None:
+        await asyncio.sleep(0)
+        order.append("hook")
+
+    portal.faults.storage = later
+    assert httpx.get(f"{portal.storage_url}/blocks/00000001/x").status_code == 403
+    assert order == ["hook"]
+
+
+def test_a_connection_can_be_cut(portal: EmbeddedPortal) -> None:
+    portal.faults.storage = lambda _, request: portal.faults.cut(request)
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{portal.storage_url}/blocks/00000001/x")
+
+
+def test_an_answer_can_break_off(portal: EmbeddedPortal) -> None:
+    portal.faults.storage = lambda _, request: portal.faults.cut(request, b"some", announced=10)
+    with httpx.stream("GET", f"{portal.storage_url}/blocks/00000001/x") as answer:
+        assert answer.headers["content-length"] == "10"
+        with pytest.raises(httpx.RemoteProtocolError):
+            answer.read()
+
+
+def test_it_stops_while_a_hook_holds_a_request(portal: EmbeddedPortal) -> None:
+    asked = threading.Event()
+
+    async def hold(_: str, __: Request) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    portal.faults.storage = hold
+    failures: list[Exception] = []
+
+    def get() -> None:
+        try:
+            httpx.get(f"{portal.storage_url}/blocks/00000001/x", timeout=30)
+        except httpx.TransportError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=get)
+    thread.start()
+    assert asked.wait(10)
+    portal.stop()
+    thread.join(10)
+    assert len(failures) == 1

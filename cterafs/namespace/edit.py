@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from cterafs.model import Change, Event, Node
-from cterafs.namespace.guid import guid_key, owner_key
+from cterafs.namespace.guid import guid_key, guid_text, owner_key
 from cterafs.namespace.names import safe
 from cterafs.namespace.rows import COLUMNS, Acls, Row, integer, node, stored, stored_or_none
 from cterafs.namespace.schema import CLOUD_FOLDER, DETACHED, DIRECTORY, FILE, ROOT, SYNTHETIC, UNKNOWN
@@ -107,13 +107,21 @@ class Edit:
         return added
 
     def renumber(self, events: Iterable[tuple[bytes, Event | None]]) -> None:
-        """Draws new inode numbers for the objects whose content is another now; no event means a deletion."""
+        """Draws new inode numbers for the objects whose content is another now; no event means a deletion.
+
+        A file that something names as its parent keeps its row when it is deleted, but not the number of its content.
+        """
         moved: dict[int, int] = {}
-        for key, event in events:
+        page = list(events)
+        named = {event.parent_guid for _, event in page if event is not None}
+        for key, event in page:
             item = self.items.get(key)
             if item is None or item.old is None:
                 continue
-            ends = self._hides_children(item.old) if event is None else _new_content(item.old, event)
+            if event is None:
+                ends = item.old.kind == FILE and (guid_text(key) in named or self._has_children(item.old))
+            else:
+                ends = _new_content(item.old, event)
             if ends:
                 item.before = self._node(item.old) if item.old.shown else None
                 moved[item.old.inode] = item.new.inode = self._draw()
@@ -185,10 +193,9 @@ class Edit:
         if row.wanted != wanted:
             row.name, row.want = wanted, None
 
-    def _hides_children(self, row: Row) -> bool:
-        """Whether a file has entries below it: they keep its row, which must not keep the number of its content."""
+    def _has_children(self, row: Row) -> bool:
         sql = "SELECT EXISTS (SELECT 1 FROM entry WHERE parent = ?)"
-        return row.kind == FILE and bool(self.db.execute(sql, (row.inode,)).fetchone()[0])
+        return bool(self.db.execute(sql, (row.inode,)).fetchone()[0])
 
     def _parent(self, event: Event) -> int:
         if not event.parent_guid:

@@ -51,15 +51,19 @@ class Folders(Protocol):
 
 
 class Listener(Protocol):
-    """Whoever shows the tree. Both are called on the event loop and return at once.
+    """Whoever shows the tree.
 
-    `prepare` tells what is about to be committed, `publish` that it has been; nothing else runs in the follower between
-    the commit and `publish`. A commit that fails leaves a `prepare` without its `publish`.
+    `prepare` tells what is about to be committed, `publish` that it has been; both are called on the event loop, and
+    nothing else runs in the follower between the commit and `publish`. A commit that fails leaves a `prepare` without
+    its `publish`. `settle` returns when whoever caches something of the tree has been told; the follower takes no
+    more from the portal before.
     """
 
     def prepare(self, changes: Sequence[Change], /) -> None: ...
 
     def publish(self, changes: Sequence[Change], /) -> None: ...
+
+    async def settle(self) -> None: ...
 
 
 class Follower:
@@ -277,6 +281,7 @@ class Follower:
             batch.rollback()
             raise
         self._listener.publish(batch.changes)
+        await self._listener.settle()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=self._limiter)

@@ -153,8 +153,8 @@ def setting(tmp_path: Path, autojump_clock: MockClock) -> Iterator[Setting]:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await trio.sleep(1)  # of the jumping clock
+    while not condition():  # noqa: ASYNC110  # of the jumping clock
+        await trio.sleep(1)
 
 
 async def live(follower: Follower) -> None:

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cterafs import errors
+    from cterafs.direct import DirectIO
     from cterafs.model import ByteRange
     from cterafs.portal import EventQueue, Portal
 
-__all__ = ["ByteRange", "EventQueue", "Portal", "errors"]
+__all__ = ["ByteRange", "DirectIO", "EventQueue", "Portal", "errors"]
 
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
     "ByteRange": "cterafs.model",
+    "DirectIO": "cterafs.direct",
     "EventQueue": "cterafs.portal",
     "Portal": "cterafs.portal",
 }

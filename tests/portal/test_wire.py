@@ -67,6 +67,7 @@ def test_the_required_fields_are_enough() -> None:
         ("type", "", "is_dir", True),
         ("deleted", "true", "deleted", True),
         ("deleted", "false", "deleted", False),
+        ("deleted", "1", "deleted", True),
         ("deleted", 1, "deleted", True),
         ("deleted", None, "deleted", False),
         ("size", "12", "size", 12),
@@ -144,6 +145,12 @@ def test_an_entry_without_identity_is_skipped_and_the_rest_kept(entry: object) -
     decoded = wire.decode_page(page(REQUIRED, entry, REQUIRED | {"guid": "other"}))
     assert [event.guid for event in decoded.events] == [GUID, "other"]
     assert decoded.skipped == 1
+
+
+def test_a_number_of_thousands_of_digits_costs_only_its_field() -> None:
+    raw = page(REQUIRED | {"size": 5, "id": 1234}).replace(b"1234", b"9" * 5000)
+    (event,) = wire.decode_page(raw).events
+    assert (event.size, event.file_id) == (5, None)
 
 
 def test_names_that_utf8_cannot_hold_stay_distinct_and_can_be_encoded() -> None:

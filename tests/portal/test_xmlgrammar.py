@@ -88,7 +88,7 @@ def test_document_types_are_refused(raw: bytes) -> None:
         b"<val>\xff</val>",
         b'<?xml version="1.0" encoding="no-such-thing"?><val/>',
         b'<?xml version="1.0" encoding="hex"?><val/>',
-        b"<list>" * 200,
+        b"<list>" * 200 + b"</list>" * 200,
         b"<list>" + b"<val/>" * 1_000_001 + b"</list>",
         b"<val/><val/>",
     ],

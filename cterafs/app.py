@@ -184,7 +184,7 @@ async def mount(
             await _imported(running.follower, progress)
         operations = Operations(running.volume, _presentation(config))
         notifier = Notifier(running.volume, operations.negatives)
-        running.volume.on_change = notifier.push
+        running.volume.observer = notifier
         async with control.serve(path, state_directory(config), lambda: _status(running, path)):
             await session.serve(operations, notifier, path, _fuse_options(config), ready)
         nursery.cancel_scope.cancel()

@@ -63,6 +63,16 @@ class RemoteFactory(Protocol):
     def __call__(self, file_id: int, size: int) -> Remote: ...
 
 
+class Observer(Protocol):
+    """Whoever caches answers of the volume, and has to be told of changes."""
+
+    def push(self, changes: Sequence[Change], /) -> None:
+        """These changes are published."""
+
+    async def drained(self) -> None:
+        """Returns when everything that was pushed has reached the caches."""
+
+
 class _Content:
     """What the handles of one inode share."""
 
@@ -93,7 +103,7 @@ class Volume:
         self.stats = stats
         self.epoch = 0
         self.generation = store.generation  # tells this database's inode numbers from those of an earlier one
-        self.on_change: Callable[[Sequence[Change]], None] = lambda changes: None
+        self.observer: Observer | None = None
         self._store = store
         self._cache = cache
         self._remote = remote
@@ -304,7 +314,13 @@ class Volume:
                     self._nodes.pop(node.inode, None)
             if change.old is not None and (change.new is None or change.new.inode != change.old.inode):
                 self._idle.pop(change.old.inode, None)
-        self.on_change(changes)
+        if self.observer is not None:
+            self.observer.push(changes)
+
+    async def settle(self) -> None:
+        """Returns when the observer's caches hold nothing older than what was published."""
+        if self.observer is not None:
+            await self.observer.drained()
 
     def _in_use(self, inode: Inode) -> bool:
         return inode in self._references or inode in self._contents

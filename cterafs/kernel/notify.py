@@ -69,18 +69,22 @@ class Notifier:
         self._negatives = negatives
         self._queue: list[Notification] = []
         self._wakeup = trio.Event()
+        self._drained = trio.Event()
+        self._drained.set()
         self._stopped = False
 
     def push(self, changes: Sequence[Change]) -> None:
         """These changes are published."""
         for change in changes:
             self._queue.extend(self._notifications(change))
-        if self._queue:
+        if self._queue and not self._stopped:
             self._wakeup.set()
+            if self._drained.is_set():
+                self._drained = trio.Event()
 
-    @property
-    def pending(self) -> int:
-        return len(self._queue)
+    async def drained(self) -> None:
+        """Returns when the kernel knows all that was pushed, or has ended the connection."""
+        await self._drained.wait()
 
     async def run(self) -> None:
         """Sends until cancelled; a batch that is being sent is finished first, since the session must outlive it."""
@@ -89,10 +93,13 @@ class Notifier:
             self._wakeup = trio.Event()
             batch, self._queue = self._queue, []
             await trio.to_thread.run_sync(self._send, batch)
+            if not self._queue:
+                self._drained.set()
 
     def stop(self) -> None:
         """The connection is ending: a batch that is being sent is cut short."""
         self._stopped = True
+        self._drained.set()
 
     def _notifications(self, change: Change) -> Iterator[Notification]:
         old, new = change.old, change.new

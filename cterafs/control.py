@@ -63,7 +63,7 @@ def run_directory() -> Path:
 
 
 def records() -> Iterator[Record]:
-    """The mounts of this user that are said to run; one may have died since."""
+    """The mounts of this user that were made; one may have ended without a word since."""
     for path in sorted(run_directory().glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):  # written by another version, or just removed
             yield Record(**json.loads(path.read_text()))

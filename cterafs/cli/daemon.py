@@ -41,7 +41,7 @@ def mount(config: Config, credentials: app.Credentials, path: Path, *, wait: boo
     return 0
 
 
-def detach(serve: Callable[[Callable[[], None]], int], leave_terminal: Callable[[], None]) -> int:
+def detach(serve: Callable[[Callable[[], None]], int]) -> int:
     """Runs `serve` in a child process, and returns when that says that it is ready, or how it failed.
 
     Must be called before any thread is started. The child keeps the terminal's standard error until it is ready, so
@@ -49,7 +49,6 @@ def detach(serve: Callable[[Callable[[], None]], int], leave_terminal: Callable[
 
     Args:
         serve: gets a function to call when it is ready.
-        leave_terminal: called in the child just before it lets the terminal go.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -60,7 +59,6 @@ def detach(serve: Callable[[Callable[[], None]], int], leave_terminal: Callable[
     os.setsid()
 
     def ready() -> None:
-        leave_terminal()
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(null, stream)
@@ -89,7 +87,9 @@ def log_to_file(config: Config) -> None:
     """A mount in the background logs to a file: the configured one, or one beside its state."""
     if config.log.file is not None:
         return
-    file = state_directory(config) / LOG_NAME
+    directory = state_directory(config)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = directory / LOG_NAME
     if file.exists() and file.stat().st_size > LOG_KEPT:
         file.replace(file.with_suffix(".log.1"))
     logsetup.configure(dataclasses.replace(config.log, file=file))

@@ -39,7 +39,5 @@ def run(args: argparse.Namespace) -> int:
     path = absolute(args.mountpoint)
     if args.foreground:
         return daemon.mount(config, credentials, path, wait=not args.no_wait, ready=lambda: None)
-    return daemon.detach(
-        lambda ready: daemon.mount(config, credentials, path, wait=not args.no_wait, ready=ready),
-        lambda: daemon.log_to_file(config),
-    )
+    daemon.log_to_file(config)
+    return daemon.detach(lambda ready: daemon.mount(config, credentials, path, wait=not args.no_wait, ready=ready))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cterafs.control import Record
 
 DEAD = "dead"
 
@@ -28,30 +31,39 @@ def run(args: argparse.Namespace) -> int:
     from cterafs.kernel import mountpoint
 
     if args.mountpoint is None:
-        records = list(control.records())
+        statuses = [status for record in control.records() if (status := _ask(record)) is not None]
     else:
         path = mountpoint.absolute(args.mountpoint)
         record = control.find(path)
-        if record is None:
-            mounted = mountpoint.mounted_at(path)
-            if mounted is None or mounted.fstype != mountpoint.FSTYPE:
-                raise MountError(f"no cterafs is mounted at {path}")
-            raise MountError(f"the cterafs at {path} is not yours, or is dead; unmount it with: cterafs umount {path}")
-        records = [record]
-    statuses = [_ask(record) for record in records]
+        status = _ask(record) if record is not None else None
+        if status is None and _is_mounted(path):
+            raise MountError(f"the cterafs at {path} belongs to another user, or is dead; see: fuser -vm {path}")
+        if status is None:
+            raise MountError(f"no cterafs is mounted at {path}")
+        statuses = [status]
     for status in statuses:
         print(json.dumps(status) if args.json else _text(status))
     return 1 if any(status["state"] == DEAD for status in statuses) else 0
 
 
-def _ask(record: Any) -> dict[str, Any]:
+def _ask(record: Record) -> dict[str, Any] | None:
+    """The mount's own answer, or what can be told of a dead one; None where it ended and nothing is mounted."""
     from cterafs import control
 
     try:
         return control.ask_status(record)
     except (OSError, ValueError) as error:
+        if not _is_mounted(Path(record.mountpoint)):
+            return None
         reason = f"{error}; unmount it with: cterafs umount {record.mountpoint}"
         return {"mountpoint": record.mountpoint, "pid": record.pid, "state": DEAD, "reason": reason}
+
+
+def _is_mounted(path: Path) -> bool:
+    from cterafs.kernel import mountpoint
+
+    mounted = mountpoint.mounted_at(path)
+    return mounted is not None and mounted.fstype == mountpoint.FSTYPE
 
 
 def _text(status: dict[str, Any]) -> str:

@@ -1,126 +1,21 @@
-"""Real kernel mounts of an embedded portal, made by the real command.
-
-The portal runs in a thread of the test's process and the mount in a process of its own. A test may read the mount by
-system calls, which let go of the interpreter's lock; it must not touch memory mapped from it, since a page fault does
-not, and the portal could never answer it: mmap tests run in a child process.
-"""
+"""What the tests of real mounts share."""
 
 from __future__ import annotations
 
-import json
 import os
-import select
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from real_mount import Mount, finish
 
 from cterafs.demo.server import EmbeddedPortal
-
-CTERAFS = (sys.executable, "-m", "cterafs.cli.main")
-DEADLINE = 60.0
 
 
 @pytest.fixture(scope="session", autouse=True)
 def fuse() -> None:
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.exit("/dev/fuse is missing or closed to this user: these tests mount for real", returncode=1)
-
-
-class Mount:
-    """One mountpoint with its configuration; `start` and `stop` it as a user would."""
-
-    def __init__(self, portal: EmbeddedPortal, home: Path, **options: object) -> None:
-        self.portal = portal
-        self.home = home
-        self.path = home / "mnt"
-        self.path.mkdir(parents=True)
-        self.config = home / "config.toml"
-        self.pid = 0
-        self.configure(**options)
-
-    def configure(self, **options: object) -> None:
-        """Writes the configuration; `options` are `section_key=value`."""
-        values: dict[str, dict[str, object]] = {
-            "portal": {
-                "url": self.portal.url,
-                "context": "admin",
-                "username": self.portal.username,
-                "password": self.portal.password,
-            },
-            "direct": {
-                "access_key_id": self.portal.access_key_id,
-                "secret_access_key": self.portal.secret_access_key,
-                "timeout": "10s",
-            },
-            "state": {"directory": str(self.home / "state")},
-        }
-        if self.portal.ca_file is not None:
-            values["portal"]["ca_file"] = values["direct"]["ca_file"] = str(self.portal.ca_file)
-        for name, value in options.items():
-            section, _, key = name.partition("_")
-            values.setdefault(section, {})[key] = value
-        text = "".join(
-            f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
-            for section, keys in values.items()
-        )
-        self.config.touch(mode=0o600)
-        self.config.write_text(text)
-
-    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Runs a cterafs command to its end."""
-        return subprocess.run(
-            [*CTERAFS, *arguments], check=check, timeout=DEADLINE, capture_output=True, text=True, env=self.environment
-        )
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        return {**os.environ, "HOME": str(self.home)}
-
-    def start(self, *arguments: str) -> None:
-        done = self.run("mount", "--config", str(self.config), *arguments, str(self.path), check=False)
-        assert done.returncode == 0, done.stderr
-        self.pid = int(self.status()["pid"])
-
-    def stop(self) -> None:
-        self.run("umount", str(self.path))
-
-    def status(self) -> dict[str, Any]:
-        status: dict[str, Any] = json.loads(self.run("status", "--json", str(self.path)).stdout)
-        return status
-
-    def settle(self) -> None:
-        """Waits until every change that the portal knows is visible through the mount."""
-        assert self.portal.namespace.feed.wait_until_followed(DEADLINE), "the mount does not follow"
-
-    def signal(self, number: int) -> None:
-        """Sends a signal and waits for the process to end."""
-        process = os.pidfd_open(self.pid)
-        try:
-            signal.pidfd_send_signal(process, number)
-            assert select.select([process], [], [], DEADLINE)[0], "the process did not end"
-        finally:
-            os.close(process)
-
-    @property
-    def is_mounted(self) -> bool:
-        return any(line.split()[4] == str(self.path) for line in Path("/proc/self/mountinfo").read_text().splitlines())
-
-    @property
-    def state(self) -> Path:
-        """The state directory of this mount's portal and user."""
-        (state,) = (self.home / "state").iterdir()
-        return state
-
-    def complaints(self) -> list[str]:
-        """What the mount logged at WARNING or above."""
-        file = self.state / "mount.log"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return [line for line in lines if " INFO " not in line and " DEBUG " not in line]
 
 
 @pytest.fixture
@@ -135,12 +30,3 @@ def mount(portal: EmbeddedPortal, tmp_path: Path) -> Iterator[Mount]:
     mount = Mount(portal, tmp_path)
     yield mount
     finish(mount)
-
-
-def finish(mount: Mount) -> None:
-    """Unmounts what a test left mounted."""
-    if mount.is_mounted:
-        done = mount.run("umount", str(mount.path), check=False)
-        if done.returncode != 0:
-            subprocess.run(["umount", "-l", str(mount.path)], check=False)
-            pytest.fail(f"the mount could not be ended: {done.stderr}")

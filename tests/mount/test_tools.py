@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 import pytest
-from conftest import Mount, finish
+from real_mount import Mount, finish
 
 from cterafs.demo.encoder import Codec, Encoding
 from cterafs.demo.samples import generate

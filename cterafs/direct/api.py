@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import zlib
 
 import anyio
 import httpx
@@ -30,6 +31,7 @@ class BlockListAPI:
             headers={
                 "Authorization": f"Bearer {bearer}",
                 "Accept": "application/json",
+                "Accept-Encoding": "gzip",
                 "User-Agent": f"cterafs/{__version__}",
             },
             limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=32),
@@ -38,7 +40,7 @@ class BlockListAPI:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def ask(self, file_id: int, extent: Extent | None, patience: float) -> bytearray:
+    async def ask(self, file_id: int, extent: Extent | None, patience: float) -> bytes | bytearray:
         """The body of the answer. `rangeEnd` is the last byte that is wanted: portals differ on including it.
 
         Args:
@@ -65,13 +67,42 @@ class BlockListAPI:
             raise errors.BlockListConnectionError(file_id, str(error) or type(error).__name__) from None
 
 
-async def _body(file_id: int, response: httpx.Response) -> bytearray:
+async def _body(file_id: int, response: httpx.Response) -> bytes | bytearray:
+    """The JSON. It is inflated here, since httpx sets no bound to that."""
     body = bytearray()
-    async for piece in response.aiter_bytes():
-        body += piece
-        if len(body) > MAX_ANSWER:
-            raise errors.InvalidRequest(file_id, f"the list of blocks has more than {MAX_ANSWER >> 20} MiB")
-    return body
+    try:
+        async for piece in response.aiter_raw():
+            body += piece
+            if len(body) > MAX_ANSWER and not response.is_closed:
+                await response.aclose()  # which makes the iteration fail: to leave it early is an error under trio
+    except httpx.HTTPError:
+        if len(body) <= MAX_ANSWER:
+            raise
+    if len(body) > MAX_ANSWER:
+        raise _too_long(file_id)
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding == "identity":
+        return body
+    if encoding != "gzip":
+        raise errors.InvalidRequest(file_id, "the answer has an encoding that was not asked for")
+    return _inflated(body, file_id)
+
+
+def _inflated(body: bytearray, file_id: int) -> bytes:
+    stream = zlib.decompressobj(wbits=31)  # a gzip header and trailer
+    try:
+        plain = stream.decompress(body, MAX_ANSWER + 1)
+    except zlib.error:
+        raise errors.InvalidRequest(file_id, "the answer does not decompress") from None
+    if len(plain) > MAX_ANSWER:
+        raise _too_long(file_id)
+    if not stream.eof:
+        raise errors.InvalidRequest(file_id, "the answer is cut short")
+    return plain
+
+
+def _too_long(file_id: int) -> errors.InvalidRequest:
+    return errors.InvalidRequest(file_id, f"the list of blocks has more than {MAX_ANSWER >> 20} MiB")
 
 
 def _refusal(file_id: int, response: httpx.Response) -> errors.DirectIOAPIError:

@@ -188,7 +188,7 @@ class DirectIO:
             return self._described(answer, file_id, extent)
         return await to_thread.run_sync(self._described, answer, file_id, extent, limiter=self._threads)
 
-    async def _ask(self, file_id: int, extent: Extent | None) -> bytearray:
+    async def _ask(self, file_id: int, extent: Extent | None) -> bytes | bytearray:
         if self._group is None:
             raise RuntimeError("use `async with DirectIO(...)`")
         patience = Patience(self._timeout)
@@ -200,7 +200,7 @@ class DirectIO:
                 await patience.after(error)
                 limit = patience.left()
 
-    def _described(self, answer: bytearray, file_id: int, extent: Extent | None) -> BlockMap:
+    def _described(self, answer: bytes | bytearray, file_id: int, extent: Extent | None) -> BlockMap:
         found = wire.parse(answer, file_id, extent)
         key = self._unwrapped(found.wrapped_key, file_id) if found.wrapped_key is not None else None
         return BlockMap(file_id, found.size, found.chunks, key, found.compression)

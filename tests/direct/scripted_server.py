@@ -59,13 +59,15 @@ class ScriptedServer:
 
     Attributes:
         exchanges: all of them so far.
-        hanging, abandoned: released whenever an exchange hangs, and when the client of one that hung goes away.
+        begun, hanging, abandoned: released whenever an exchange begins, hangs, and when the client of one that hung
+            goes away.
     """
 
     def __init__(self, script: Callable[[Exchange], None], tls: ssl.SSLContext | None = None) -> None:
         self.script = script
         self.exchanges: list[Exchange] = []
         self.connections = 0
+        self.begun = threading.Semaphore(0)
         self.hanging = threading.Semaphore(0)
         self.abandoned = threading.Semaphore(0)
         self._tls = tls
@@ -113,6 +115,7 @@ class ScriptedServer:
             while head := self._request(sock):
                 exchange = Exchange(self, sock, head, number)
                 self.exchanges.append(exchange)
+                self.begun.release()
                 self.script(exchange)
                 if exchange.ended:
                     return

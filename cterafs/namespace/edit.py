@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -25,6 +26,9 @@ from cterafs.namespace.guid import guid_key, guid_text, owner_key
 from cterafs.namespace.names import safe
 from cterafs.namespace.rows import COLUMNS, Acls, Row, integer, node, stored, stored_or_none
 from cterafs.namespace.schema import CLOUD_FOLDER, DETACHED, DIRECTORY, FILE, ROOT, SYNTHETIC, UNKNOWN
+
+parent_key: Final = lru_cache(4096)(guid_key)
+"""As `guid_key`; the entries of a directory mostly come together."""
 
 _NOWHERE: Final = 0  # the parent of a file that names none: no inode has this number
 _BATCH: Final = 200  # parameters in one query: fewer make more queries, more are not faster
@@ -87,6 +91,7 @@ class Edit:
         self.layout: Final = layout
         self.items: Final[dict[bytes, Item]] = {}
         self.totals: Final = Totals()
+        self._guids: Final[dict[bytes, str]] = {}  # of the events: so that they need not be made of their keys again
 
     # -- step 1
 
@@ -115,6 +120,8 @@ class Edit:
         page = list(events)
         named = {event.parent_guid for _, event in page if event is not None}
         for key, event in page:
+            if event is not None:
+                self._guids[key] = event.guid
             item = self.items.get(key)
             if item is None or item.old is None:
                 continue
@@ -200,7 +207,7 @@ class Edit:
     def _parent(self, event: Event) -> int:
         if not event.parent_guid:
             return ROOT if event.is_dir else _NOWHERE
-        key = guid_key(event.parent_guid)
+        key = parent_key(event.parent_guid)
         item = self.items.get(key) or self._new(key, UNKNOWN)
         parent = item.new
         if parent.kind == DETACHED and event.guid and self._comes_to(parent.inode, guid_key(event.guid)):
@@ -254,7 +261,7 @@ class Edit:
         return changes
 
     def _node(self, row: Row) -> Node:
-        return node(row, self.acls.text(self.db, row.acl))
+        return node(row, self.acls.text(self.db, row.acl), self._guids.get(row.guid or b""))
 
 
 def _parts(keys: list[bytes]) -> Iterator[list[bytes]]:

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import re
 
-_UUID_FORM = re.compile(
-    r"([0-9a-f]{8})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{12}):(0|[1-9][0-9]{0,19})\Z"
-)
+_UUID_FORM = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}:(0|[1-9][0-9]{0,19})\Z")
 _COUNTER_LIMIT = 1 << 64
 _TEXT_LENGTH = 26
 _OWNER = b"\xfe"
@@ -27,7 +25,7 @@ def guid_key(guid: str) -> bytes:
     """The key of a guid; lone surrogates are allowed."""
     match = _UUID_FORM.match(guid)
     if match:
-        counter = int(match[6])
+        counter = int(match[1])
         if counter < _COUNTER_LIMIT:
             size = (counter.bit_length() + 7) // 8
             return bytes.fromhex(guid[:36].replace("-", "")) + bytes((size,)) + counter.to_bytes(size, "big")

@@ -8,13 +8,12 @@ the order of the keys) has it, the others show `names.distinct` of it; when the 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Final
 
-from cterafs.namespace.edit import Edit, Item
+from cterafs.namespace.edit import Edit
 from cterafs.namespace.names import distinct, safe
 from cterafs.namespace.rows import COLUMNS, Row, Text, told, told_or_none
-from cterafs.namespace.schema import CLOUD_FOLDER, DETACHED, ROOT
+from cterafs.namespace.schema import CLOUD_FOLDER, DETACHED, FILE, ROOT
 
 Place = tuple[int, str]
 """A directory's inode and the name that is wanted in it."""
@@ -98,19 +97,24 @@ def _leave_empty_owners(edit: Edit) -> None:
 
 
 def _share_names(edit: Edit) -> None:
-    places = {place for item in edit.items.values() if _moves(item) for place in _places(item)}
-    _bring_siblings(edit, places)
-    members: defaultdict[Place, list[Row]] = defaultdict(list)
+    places: set[Place] = set()
     for item in edit.items.values():
         place = _place(item.new)
-        if place in places and place is not None:
-            members[place].append(item.new)
-    for (_, wanted), rows in members.items():
-        if len(rows) > 1:
-            rows.sort(key=_key)
-        rows[0].name, rows[0].want = wanted, None
+        before = _place(item.old) if item.old is not None else None
+        if place != before:
+            places.update(one for one in (place, before) if one is not None)
+    _bring_siblings(edit, places)
+    holders: dict[Place, Row] = {}
+    others: defaultdict[Place, list[Row]] = defaultdict(list)
+    for item in edit.items.values():
+        place = _place(item.new)
+        if place is not None and place in places and holders.setdefault(place, item.new) is not item.new:
+            others[place].append(item.new)
+    for place, holder in holders.items():
+        rows = sorted([holder, *others[place]], key=_key) if place in others else [holder]
+        rows[0].name, rows[0].want = place[1], None
         for row in rows[1:]:
-            row.name, row.want = distinct(wanted, _key(row)), wanted
+            row.name, row.want = distinct(place[1], _key(row)), place[1]
 
 
 def _bring_siblings(edit: Edit, places: set[Place]) -> None:
@@ -129,19 +133,10 @@ def _bring_siblings(edit: Edit, places: set[Place]) -> None:
             )
 
 
-def _moves(item: Item) -> bool:
-    return item.old is None or _place(item.old) != _place(item.new)
-
-
-def _places(item: Item) -> Iterator[Place]:
-    for row in (item.old, item.new):
-        place = _place(row) if row is not None else None
-        if place is not None:
-            yield place
-
-
 def _place(row: Row) -> Place | None:
-    return (row.parent, row.wanted) if row.shown and row.parent is not None else None
+    if row.parent is None or row.kind < FILE:
+        return None
+    return row.parent, row.name if row.want is None else row.want  # type: ignore[return-value]  # placed rows are named
 
 
 def _key(row: Row) -> bytes:

@@ -121,16 +121,18 @@ class Acls:
         self._by_text.clear()
 
 
-def node(row: Row, acl: str | None) -> Node:
-    """What the mount sees of a row that is shown, or of the root."""
+def node(row: Row, acl: str | None, guid: str | None = None) -> Node:
+    """What the mount sees of a row that is shown, or of the root. `guid` is given where it is at hand as text."""
     name = row.name or ""
+    if guid is None:
+        guid = guid_text(row.guid) if row.guid is not None else ""
     return Node(
         inode=Inode(row.inode),
         parent=Inode(row.parent) if row.parent is not None else ROOT_INODE,
         name=name,
         wire_name=told(row.wire) if row.wire is not None else row.wanted,
         is_dir=row.kind >= DIRECTORY,
-        guid=guid_text(row.guid) if row.guid is not None else "",
+        guid=guid,
         folder_id=row.folder_id,
         file_id=row.file_id,
         size=row.size,

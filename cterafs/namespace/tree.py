@@ -11,7 +11,7 @@ import msgspec
 
 from cterafs.model import Change, Cursor, Event, FolderInfo
 from cterafs.namespace import naming
-from cterafs.namespace.edit import Edit
+from cterafs.namespace.edit import Edit, parent_key
 from cterafs.namespace.guid import guid_key
 from cterafs.namespace.rows import COLUMNS, Acls, integer, stored, stored_or_none
 from cterafs.namespace.schema import CLOUD_FOLDER, DETACHED, FILE, IDLE, LISTING, ROOT, SWEEPING, SYNTHETIC, UNKNOWN
@@ -227,4 +227,4 @@ class Tree:
 
 
 def _parent_keys(events: Iterable[Event]) -> list[bytes]:
-    return [guid_key(event.parent_guid) for event in events if event.parent_guid and not event.deleted]
+    return [parent_key(event.parent_guid) for event in events if event.parent_guid and not event.deleted]

@@ -2,19 +2,16 @@
 
 import base64
 import gc
-import gzip
-import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import anyio
-import httpx
 import pytest
 from anyio import to_thread
-from block_encoder import compress, encrypt, wrap
-from scripted_server import Exchange, ScriptedServer
+from direct_world import ACCESS, KEY, SECRET, World, always, once, read, status, wrong_block
+from scripted_server import Exchange
 
 from cterafs import errors
 from cterafs.direct import DirectIO, slots
@@ -22,91 +19,6 @@ from cterafs.direct import retry as retries
 from cterafs.model import BlockMap, ByteRange, Chunk, Compression, Extent
 
 pytestmark = pytest.mark.anyio
-KEY = bytes(range(32))
-SECRET = b"the secret access key"
-ACCESS = "access-key-id"
-SIZE = 1000
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.001)
-
-
-class World:
-    """A portal and a storage of one file of five blocks.
-
-    Attributes:
-        portal, storage: hooks that may answer a request; True means that they did.
-    """
-
-    def __init__(self) -> None:
-        self.plain = bytes(range(250)) * (5 * SIZE // 250)
-        self.encrypted = True
-        self.portal: Callable[[Exchange], bool] = lambda exchange: False
-        self.storage: Callable[[Exchange], bool] = lambda exchange: False
-        self.store: ScriptedServer
-        self.server: ScriptedServer
-
-    def list(self, exchange: Exchange) -> None:
-        if self.portal(exchange):
-            return
-        chunks = [{"url": f"{self.store.url}/blocks/{i}?sig=presigned", "len": SIZE} for i in range(5)]
-        body = {
-            "encrypt_info": {"wrapped_key": wrap(KEY, SECRET), "data_encrypted": self.encrypted},
-            "compression_type": "GZIP",
-            "actual_blocks_range": {"file_size": 5 * SIZE, "range": "0-4999"},
-            "chunks": chunks,
-        }
-        exchange.answer(json.dumps(body).encode())
-
-    def block(self, exchange: Exchange) -> None:
-        assert "authorization" not in exchange.head.lower()
-        if not self.storage(exchange):
-            exchange.answer(self.stored(int(exchange.path.partition("?")[0].rpartition("/")[2])))
-
-    def stored(self, index: int) -> bytes:
-        data = compress(self.plain[index * SIZE : (index + 1) * SIZE], "gzip")
-        return encrypt(data, KEY) if self.encrypted else data
-
-    def client(self, **options: Any) -> DirectIO:
-        options = {"access_key_id": ACCESS, "secret_access_key": base64.b64encode(SECRET).decode(), **options}
-        return DirectIO(self.server.url, **options)
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
-    with ScriptedServer(made.block) as made.store, ScriptedServer(made.list) as made.server:
-        yield made
-
-
-def once(answer: Callable[[Exchange], None], times: int = 1) -> Callable[[Exchange], bool]:
-    left = [times]
-
-    def hook(exchange: Exchange) -> bool:
-        left[0] -= 1
-        if left[0] >= 0:
-            answer(exchange)
-        return left[0] >= 0
-
-    return hook
-
-
-def always(answer: Callable[[Exchange], None]) -> Callable[[Exchange], bool]:
-    def hook(exchange: Exchange) -> bool:
-        answer(exchange)
-        return True
-
-    return hook
-
-
-def status(line: str, **headers: str) -> Callable[[Exchange], None]:
-    return lambda exchange: exchange.answer(b"{}", line, **headers)
-
-
-async def read(client: DirectIO, byte_range: ByteRange | None = None) -> bytes:
-    return b"".join([bytes(block.data) async for block in client.streamer(7, byte_range)])
 
 
 async def test_a_stream(world: World) -> None:
@@ -136,175 +48,6 @@ async def test_ranges_include_their_end(world: World, byte_range: ByteRange) -> 
 async def test_a_range_beyond_the_end_yields_nothing(world: World, start: int) -> None:
     async with world.client() as client:
         assert await read(client, ByteRange(start)) == b""
-
-
-async def test_metadata_has_the_sdk_s_shape(world: World) -> None:
-    async with world.client() as client:
-        found = await client.metadata(7)
-    assert found["chunks"][1] == {
-        "number": 2,
-        "offset": 1000,
-        "length": 1000,
-        "url": f"{world.store.url}/blocks/1?sig=presigned",
-    }
-    del found["chunks"]
-    assert found == {
-        "file_id": 7,
-        "encrypted": True,
-        "compressed": True,
-        "encryption_key": base64.b64encode(KEY).decode(),
-        "compression_library": "GZIP",
-        "size": 5000,
-    }
-
-
-@pytest.mark.parametrize(
-    ("line", "error", "attempts"),
-    [
-        ("400 Bad Request", errors.ObjectNotFoundError, 1),
-        ("401 Unauthorized", errors.AuthorizationError, 1),
-        ("403 Forbidden", errors.AuthorizationError, 1),
-        ("422 Unprocessable", errors.UnsupportedStorageError, 1),
-        ("500 Oops", errors.InvalidRequest, retries.ATTEMPTS),
-        ("503 Busy", errors.InvalidRequest, retries.ATTEMPTS),
-        ("429 Slow down", errors.InvalidRequest, retries.ATTEMPTS),
-        ("404 Not Found", errors.InvalidRequest, retries.ATTEMPTS),
-        ("302 Found", errors.InvalidRequest, retries.ATTEMPTS),
-    ],
-)
-async def test_refusals_of_the_portal(
-    world: World, line: str, error: type[errors.DirectIOAPIError], attempts: int
-) -> None:
-    world.portal = always(status(line, Location="/login.html"))
-    async with world.client() as client:
-        with pytest.raises(error, match=line[:3]) as caught:
-            await client.block_map(7)
-    assert type(caught.value) is error
-    assert caught.value.file_id == 7
-    assert len(world.server.exchanges) == attempts
-    assert all(exchange.path == "/directio/7" for exchange in world.server.exchanges)
-
-
-async def test_the_portal_may_recover(world: World) -> None:
-    world.portal = once(Exchange.reset, 2)
-    async with world.client() as client:
-        assert (await client.block_map(7)).size == 5000
-
-
-async def test_an_empty_list(world: World) -> None:
-    world.portal = always(lambda exchange: exchange.answer(b'{"chunks":[]}'))
-    async with world.client() as client:
-        with pytest.raises(errors.BlocksNotFoundError):
-            await client.block_map(7)
-    assert len(world.server.exchanges) == 1
-
-
-async def test_a_list_of_unknown_place_is_asked_for_whole(world: World) -> None:
-    def old_portal(exchange: Exchange) -> None:
-        part = "rangeStart" in exchange.path
-        chunks = [{"url": f"{world.store.url}/blocks/{i}", "len": SIZE} for i in (range(2, 4) if part else range(5))]
-        exchange.answer(json.dumps({"wrapped_key": wrap(KEY, SECRET), "chunks": chunks}).encode())
-
-    world.portal = always(old_portal)
-    async with world.client() as client:
-        found = await client.block_map(7, Extent(2000, 4000))
-        assert (found.size, len(found.chunks)) == (5000, 5)
-        assert await client.fetch(found, found.chunks[2]) == world.plain[2000:3000]  # gzip, by its magic
-
-
-async def test_no_connection_to_the_portal(world: World) -> None:
-    async with DirectIO("http://127.0.0.1:1", "k") as client:
-        with pytest.raises(errors.BlockListConnectionError):
-            await client.block_map(7)
-
-
-async def test_a_portal_that_hangs(world: World) -> None:
-    world.portal = always(Exchange.hang)
-    async with world.client(timeout=0.1) as client:
-        with pytest.raises(errors.BlockListTimeout):
-            await client.block_map(7)
-
-
-@pytest.mark.parametrize(
-    ("sent", "reason"),
-    [
-        ((b" " * 20_000, ""), "MiB"),
-        ((gzip.compress(b" " * 20_000), "gzip"), "MiB"),
-        ((gzip.compress(b" " * 20_000)[:-9], "gzip"), "cut short"),
-        ((b"rubbish", "gzip"), "does not decompress"),
-        ((b"{}", "br"), "encoding"),
-    ],
-)
-async def test_an_answer_that_is_too_long_or_not_what_it_says(
-    world: World, monkeypatch: pytest.MonkeyPatch, sent: tuple[bytes, str], reason: str
-) -> None:
-    monkeypatch.setattr("cterafs.direct.api.MAX_ANSWER", 20_000 if reason == "cut short" else 10_000)
-    monkeypatch.setattr(retries, "ATTEMPTS", 1)
-    body, encoding = sent
-    world.portal = always(lambda exchange: exchange.answer(body, Content_Encoding=encoding or "identity"))
-    async with world.client() as client:
-        with pytest.raises(errors.InvalidRequest, match=reason):
-            await client.block_map(7)
-
-
-async def test_an_endless_answer_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def endless(exchange: Exchange) -> None:
-        exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        while True:  # until the client goes away
-            exchange.send(b"3e8\r\n" + b" " * 1000 + b"\r\n")
-
-    monkeypatch.setattr("cterafs.direct.api.MAX_ANSWER", 100_000)
-    monkeypatch.setattr(retries, "ATTEMPTS", 1)
-    world.portal = always(endless)
-    async with world.client() as client:
-        with pytest.raises(errors.InvalidRequest, match="MiB"):
-            await client.block_map(7)
-
-
-async def test_a_compressed_answer(world: World) -> None:
-    listed = json.dumps({"chunks": [{"url": "https://s/1", "len": 5}]}).encode()
-    world.portal = always(lambda exchange: exchange.answer(gzip.compress(listed), Content_Encoding="gzip"))
-    async with world.client() as client:
-        assert (await client.block_map(7)).size == 5
-
-
-@pytest.mark.parametrize(
-    "problem",
-    [getattr(httpx, name) for name in httpx.__all__ if isinstance(getattr(httpx, name), type)
-     and issubclass(getattr(httpx, name), httpx.RequestError)],
-)  # fmt: skip
-async def test_every_error_of_a_request_is_translated(
-    world: World, problem: type[httpx.RequestError], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fail(*_: object, **__: object) -> None:
-        raise problem("reason")
-
-    monkeypatch.setattr(httpx.AsyncClient, "send", fail)
-    monkeypatch.setattr(retries, "ATTEMPTS", 1)
-    async with world.client() as client:
-        with pytest.raises((errors.BlockListConnectionError, errors.BlockListTimeout)):
-            await client.block_map(7)
-
-
-async def test_a_token_alone_serves_what_is_not_encrypted(world: World) -> None:
-    world.encrypted = False
-    async with world.client(access_key_id=None, secret_access_key=None, bearer="token") as client:
-        assert await read(client) == world.plain
-        assert world.server.exchanges[0].header("authorization") == "Bearer token"
-        world.encrypted = True
-        with pytest.raises(errors.DecryptKeyError, match="bearer token alone"):
-            await client.block_map(7)
-
-
-async def test_a_wrong_secret(world: World) -> None:
-    async with world.client(secret_access_key=base64.b64encode(b"wrong").decode()) as client:
-        with pytest.raises(errors.StreamError) as caught:
-            await read(client)
-    assert isinstance(caught.value.__cause__, errors.DecryptKeyError)
-
-
-def wrong_block(exchange: Exchange) -> None:
-    exchange.answer(b"rubbish")
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import anyio
 
 from cterafs.direct.transfer import Transfer
 
-STALLED = 1.0
+STALLED = 0.25
 """Seconds without progress after which a download no longer counts: others may start in its place."""
-TICK = 0.25
+TICK = 0.1
 """Seconds between two looks at the downloads under way."""
 GRACE = 1.0
 """Seconds beyond its patience after which a download is taken for stuck where no timeout reaches: in the resolver."""

@@ -101,6 +101,18 @@ def unmount(path: Path, *, lazy: bool = False) -> None:
         raise MountError(f"{path} cannot be unmounted: {problem}")
 
 
+def mount_fusectl() -> None:
+    """Mounts the control files of FUSE connections where the system has not, as root.
+
+    Raises:
+        OSError: it cannot be mounted.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"fusectl", os.fsencode(FUSECTL), b"fusectl", 0, None) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
 def _umount2(path: Path, flags: int) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     return 0 if libc.umount2(os.fsencode(path), flags) == 0 else ctypes.get_errno()

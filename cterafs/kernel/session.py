@@ -130,7 +130,9 @@ class _Session:
 def _allow_background(connection: Path) -> None:
     control = connection / "max_background"
     try:
+        if not connection.is_dir():
+            mountpoint.mount_fusectl()
         if int(control.read_text()) < MAX_BACKGROUND:
             control.write_text(str(MAX_BACKGROUND))
     except OSError as error:
-        log.info("%s cannot be raised (%s): 12 hung reads can hold up others", control, error.strerror)
+        log.warning("%s cannot be raised (%s): 12 hung reads can hold up others", control, error.strerror)

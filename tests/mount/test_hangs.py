@@ -1,0 +1,128 @@
+"""Reads that hang hold up nothing else, and end with an error in time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from real_mount import DEADLINE, Mount
+from starlette.requests import Request
+from starlette.responses import Response
+
+from cterafs.demo.encoder import Codec, Encoding
+from cterafs.demo.server import EmbeddedPortal
+
+HUNG = 40
+CONTENT = random.Random(5).randbytes(300_000)
+PLAIN = Encoding(block_size=100_000, codec=Codec.NONE, encrypted=False)
+
+
+class Gate:
+    """Storage that does not answer for some versions, and tells how many of them were asked for."""
+
+    def __init__(self, portal: EmbeddedPortal) -> None:
+        self.shut: set[int] = set()
+        self._asked: set[int] = set()
+        self._changed = threading.Condition()
+        portal.faults.storage = self._answer
+
+    async def _answer(self, kind: str, request: Request) -> Response | None:
+        serial = int(request.url.path.split("/")[2])
+        if serial in self.shut:
+            with self._changed:
+                self._asked.add(serial)
+                self._changed.notify_all()
+            await asyncio.Event().wait()
+        return None
+
+    def wait_until_all_hang(self) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._asked == self.shut, DEADLINE), f"only {len(self._asked)} hang"
+
+
+@pytest.fixture
+def gate(portal: EmbeddedPortal) -> Gate:
+    gate = Gate(portal)
+    folder = portal.namespace.create_folder("Folder")
+    for name in ("cached", "fresh"):
+        portal.namespace.create(folder, name, CONTENT, encoding=PLAIN)
+    for number in range(HUNG):
+        item = portal.namespace.create(folder, f"hung {number}", CONTENT, encoding=PLAIN)
+        gate.shut.add(item.file.serial)
+    return gate
+
+
+def start_reading(folder: Path) -> list[subprocess.Popen[bytes]]:
+    """A reader for each file that hangs, every other one past the page cache."""
+    return [
+        subprocess.Popen(
+            ["dd", f"if={folder}/hung {number}", "of=/dev/null", "bs=64k", *(["iflag=direct"] if number % 2 else [])],
+            stderr=subprocess.PIPE,
+        )
+        for number in range(HUNG)
+    ]
+
+
+def test_forty_hung_reads_hold_up_nothing_and_end_in_time(mount: Mount, gate: Gate) -> None:
+    mount.configure(direct_timeout="12s")
+    mount.start()
+    folder = mount.path / "Folder"
+    assert (folder / "cached").read_bytes() == CONTENT
+    readers = start_reading(folder)
+    try:
+        gate.wait_until_all_hang()
+        for command in (
+            ["dd", f"if={folder}/cached", "of=/dev/null", "bs=64k", "iflag=direct", "status=none"],
+            ["cmp", folder / "cached", folder / "fresh"],
+            ["stat", folder / "hung 7"],
+            ["ls", "-l", folder],
+            ["df", mount.path],
+            ["find", mount.path],
+        ):
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=DEADLINE)
+            assert all(reader.poll() is None for reader in readers), "the readers had to hang on meanwhile"
+        for reader in readers:
+            _, complaint = reader.communicate(timeout=DEADLINE)
+            assert b"Connection timed out" in complaint
+    finally:
+        for reader in readers:
+            reader.kill()
+            reader.communicate()
+    assert mount.status()["errors"]["DownloadTimeout"] >= HUNG
+    gate.shut.clear()
+    assert (folder / "hung 7").read_bytes() == CONTENT  # and it works again by itself
+
+
+def test_the_deadline_does_not_double(mount: Mount, gate: Gate) -> None:
+    """The kernel repeats a failed buffered read: storage is not asked again for it."""
+    mount.configure(direct_timeout="2s")
+    mount.start()
+    before = mount.portal.faults.requests["block"]
+    file = os.open(mount.path / "Folder/hung 0", os.O_RDONLY)
+    try:
+        with pytest.raises(TimeoutError):
+            os.pread(file, 100, 0)
+    finally:
+        os.close(file)
+    attempts = mount.portal.faults.requests["block"] - before
+    assert 1 <= attempts <= 4
+
+
+def test_ending_while_reads_hang(mount: Mount, gate: Gate) -> None:
+    mount.start()
+    readers = start_reading(mount.path / "Folder")
+    try:
+        gate.wait_until_all_hang()
+        mount.signal(15)
+        assert not mount.is_mounted
+        for reader in readers:
+            assert reader.wait(DEADLINE) != 0
+    finally:
+        for reader in readers:
+            reader.kill()
+            reader.communicate()

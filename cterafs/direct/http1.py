@@ -40,7 +40,7 @@ class Head:
     @property
     def reusable(self) -> bool:
         connection = self.headers.get("connection", "").lower()
-        return connection != "close" if self.version == "HTTP/1.1" else connection == "keep-alive"
+        return "close" not in connection if self.version == "HTTP/1.1" else connection == "keep-alive"
 
 
 class Connection:

@@ -27,8 +27,8 @@ class Patience:
         self._deadline = anyio.current_time() + timeout
 
     def left(self) -> float:
-        """Seconds until the deadline."""
-        return max(0.0, self._deadline - anyio.current_time())
+        """Seconds until the deadline; never none at all, which sockets take for something else."""
+        return max(0.001, self._deadline - anyio.current_time())
 
     def progressed(self, ago: float) -> None:
         """Some bytes came, `ago` seconds before now."""

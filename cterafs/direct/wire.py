@@ -148,8 +148,6 @@ def _offsets(chunks: list[_Chunk], start: int, file_id: int) -> list[int]:
             raise errors.InvalidRequest(file_id, f"a block at {position} of {reason}")
         position += chunk.len
         offsets.append(position)
-    if position > MAX_OFFSET:
-        raise errors.InvalidRequest(file_id, "the blocks reach beyond 2**63 bytes")
     return offsets
 
 

@@ -84,6 +84,12 @@ def test_the_end_is_where_it_should_be(codec: str, change: str) -> None:
         decode(stored[:-3] if change == "truncated" else stored + b"abc", block(len(PLAIN)), None, CODECS[codec])
 
 
+@pytest.mark.parametrize("cut", [-3, -1, 16 + 2, 16 + 4])
+def test_a_frame_is_whole(cut: int) -> None:
+    with pytest.raises(errors.DecompressBlockError, match="frame is cut short"):
+        decode(compress(PLAIN, FRAMED)[:cut], block(len(PLAIN)), None, Compression.SNAPPY)
+
+
 @pytest.mark.parametrize("codec", sorted(CODECS))
 @pytest.mark.parametrize("difference", [-1, 1, 1000])
 @pytest.mark.parametrize("key", [None, KEY])

@@ -77,7 +77,7 @@ def test_blocks_are_numbered_where_the_list_starts_with_the_file() -> None:
     assert [chunk.number for chunk in found.chunks] == [1, 2]
 
 
-@pytest.mark.parametrize("told", [{}, actual(30, "0-29"), {"actual_blocks_range": {"file_size": 30}}])
+@pytest.mark.parametrize("told", [{}, actual(30, "0-29"), actual(True, "0-29"), actual("30", "0-29"), actual(30, None)])
 def test_an_answer_that_ignores_the_range_is_the_whole_list(told: dict[str, Any]) -> None:
     found = wire.parse(answer(10, 10, 10, **told), 7, Extent(12, 15))
     assert (found.size, extents(found)) == (30, [(0, 10), (10, 20), (20, 30)])
@@ -110,6 +110,12 @@ def test_of_a_huge_answer_to_a_range_only_the_range_is_kept(monkeypatch: pytest.
     found = wire.parse(answer(*[10] * 20), 7, Extent(35, 55))
     assert (found.size, extents(found)) == (200, [(30, 40), (40, 50), (50, 60)])
     assert found.chunks[0].number == 4
+
+
+@pytest.mark.parametrize("wanted", [None, Extent(0, 5)])
+def test_no_block_reaches_beyond_the_end(wanted: Extent | None) -> None:
+    with pytest.raises(errors.InvalidRequest, match="byte 20 of a file of 19"):
+        wire.parse(answer(10, 10, **actual(19, "0-19")), 7, wanted)
 
 
 @pytest.mark.parametrize("chunks", [[], None])

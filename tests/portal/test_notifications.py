@@ -99,7 +99,8 @@ async def test_longpoll_waits_longer_than_other_calls_but_not_for_ever(portal_se
     over = threading.Event()
 
     def answer(request: Any) -> Any:
-        over.wait(0.3 if request.json["timeout"] else 10)  # the first is beyond the timeout of 0.1 s of other calls
+        # The first poll outlasts the 0.1 s that other calls may take; the second is never answered in time.
+        over.wait(0.3 if request.json["timeout"] == 10_000 else 10)
         return reply(200, b'{"changes": false}')
 
     portal_server.on("/longpoll", answer)
@@ -107,7 +108,7 @@ async def test_longpoll_waits_longer_than_other_calls_but_not_for_ever(portal_se
         async with Portal(portal_server.url, token="t0ken", timeout=0.1) as portal:
             assert await portal.notifications.changes(C1, timeout=10) is False
             with pytest.raises(PortalTimeout):
-                await portal.notifications.changes(C1, timeout=0)
+                await portal.notifications.changes(C1, timeout=0.05)
     finally:
         over.set()
 

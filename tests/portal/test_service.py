@@ -90,9 +90,10 @@ class Saved:
         if cursor in self._waiting:
             self._waiting[cursor].set()
 
-    async def reached(self, cursor: str) -> None:
-        if cursor not in self.cursors:
-            await self._waiting.setdefault(cursor, anyio.Event()).wait()
+    async def reached(self, cursor: str, within: float = 10.0) -> None:
+        with anyio.fail_after(within):
+            if cursor not in self.cursors:
+                await self._waiting.setdefault(cursor, anyio.Event()).wait()
 
 
 async def handle_all(queue: Any, seen: list[str]) -> None:
@@ -189,6 +190,7 @@ async def test_it_dies_of_an_error_of_save_cursor() -> None:
             await handle
 
 
+A_DAY = 86_400.0  # of the clock that jumps
 PASSING = [PortalConnectionError("x"), PortalTimeout("x"), SessionExpired("x"), PortalUnavailable("x")]
 
 
@@ -208,7 +210,7 @@ async def test_what_passes_is_waited_out_longer_and_longer(
 
     async def work(tasks: TaskGroup) -> None:
         service(feed, tasks).run(EventQueue(), saved)
-        await saved.reached("c1")
+        await saved.reached("c1", within=A_DAY)
 
     await under_autojump(work)
     pauses = feed.pauses[:100]
@@ -225,7 +227,7 @@ async def test_the_portals_retry_after_is_kept_within_a_minute(autojump_clock: t
 
     async def work(tasks: TaskGroup) -> None:
         service(feed, tasks).run(EventQueue(), saved)
-        await saved.reached("c1")
+        await saved.reached("c1", within=A_DAY)
 
     await under_autojump(work)
     assert feed.pauses[:2] == pytest.approx([30, 60])
@@ -241,7 +243,7 @@ async def test_waiting_starts_small_again_after_a_success(autojump_clock: trio.t
     async def work(tasks: TaskGroup) -> None:
         service(feed, tasks).run(queue, saved)
         tasks.start_soon(handle_all, queue, seen)
-        await saved.reached("c2")
+        await saved.reached("c2", within=A_DAY)
 
     await under_autojump(work)
     assert 1 <= feed.pauses[21] <= 2.001
@@ -254,7 +256,7 @@ async def test_a_portal_that_never_waits_does_not_make_a_busy_loop(autojump_cloc
 
     async def work(tasks: TaskGroup) -> None:
         service(feed, tasks).run(EventQueue(), saved, cursor=Cursor("c1"))
-        await saved.reached("c2")
+        await saved.reached("c2", within=A_DAY)
 
     await under_autojump(work)
     assert anyio.current_time() == pytest.approx(4)

@@ -110,6 +110,7 @@ async def test_an_expired_session_is_renewed_and_the_request_repeated(
         sessions.valid.clear()
         assert await portal.session.version() == "8.3.1"
     assert sessions.count == 2
+    assert [login.headers.get("cookie") for login in portal_server.asked("/api/login")] == [None, None]
 
 
 @pytest.mark.parametrize("expired", EXPIRED, ids=lambda expired: f"{expired[0]}")

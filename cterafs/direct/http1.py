@@ -6,6 +6,7 @@ less than half of what a plain socket does.
 
 from __future__ import annotations
 
+import select
 import socket
 from dataclasses import dataclass
 
@@ -54,6 +55,12 @@ class Connection:
     def close(self) -> None:
         self.sock.close()
 
+    def quiet(self) -> bool:
+        """Whether nothing has come unasked: neither the connection's end nor bytes that no request was sent for."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return not self._rest and not poll.poll(0)
+
     def exchange(self, request: bytes, transfer: Transfer) -> Head:
         """Sends a request and reads up to the body.
 
@@ -77,7 +84,7 @@ class Connection:
         if "transfer-encoding" in head.headers:
             if head.headers["transfer-encoding"].lower() != "chunked":
                 raise MalformedAnswer("an unknown transfer encoding")
-            return self._chunked(limit, transfer), head.reusable and not self._rest
+            return self._chunked(limit, transfer), head.reusable
         announced = head.headers.get("content-length")
         if announced is None:
             return self._to_the_end(limit, transfer), False
@@ -86,7 +93,7 @@ class Connection:
         if len(announced) > 19 or int(announced) > limit:
             raise Oversized(f"at least {announced[:20]} bytes announced")
         body = self._exactly(int(announced), transfer)
-        return body, head.reusable and not self._rest
+        return body, head.reusable
 
     def _head(self, transfer: Transfer) -> Head:
         text = self._until(b"\r\n\r\n", transfer)

@@ -154,20 +154,19 @@ class Storage:
 
     def _reuse(self, endpoint: Endpoint) -> Connection | None:
         """The connection to `endpoint` that was used last: the most likely to be alive still."""
-        now = time.monotonic()
-        expired = []
-        found = None
-        with self._lock:
-            for connection in list(reversed(self._idle)):
-                if now - connection.idle_since > IDLE_SECONDS:
-                    expired.append(connection)
-                    del self._idle[connection]
-                elif found is None and self._idle[connection] == endpoint:
-                    found = connection
-                    del self._idle[connection]
-        for connection in expired:
+        while connection := self._take(endpoint):
+            if connection.quiet() and time.monotonic() - connection.idle_since < IDLE_SECONDS:
+                return connection
             connection.close()
-        return found
+        return None
+
+    def _take(self, endpoint: Endpoint) -> Connection | None:
+        with self._lock:
+            for connection in reversed(self._idle):
+                if self._idle[connection] == endpoint:
+                    del self._idle[connection]
+                    return connection
+        return None
 
     def _keep(self, connection: Connection, endpoint: Endpoint) -> None:
         connection.idle_since = time.monotonic()

@@ -22,6 +22,10 @@ from cterafs.direct.transfer import Aborted, Transfer
 BODY = bytes(range(256)) * 400
 PATIENCE = 10.0  # far longer than anything here takes
 PORTAL = "http://127.0.0.1:1"
+HEAD = b"HTTP/1.1 200 OK\r\n"
+LENGTH = b"Content-Length: %d\r\n\r\n" % len(BODY)
+LENGTH_5 = b"Content-Length: 5\r\n\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture
@@ -69,6 +73,35 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_replaced_at_once(storage
         storage.close()
 
 
+@pytest.mark.parametrize("end", [Exchange.close, Exchange.reset])
+def test_a_kept_connection_that_is_closed_upon_the_next_request_is_replaced_too(
+    storage: Storage, end: Callable[[Exchange], None]
+) -> None:
+    def script(exchange: Exchange) -> None:
+        if len(server.exchanges) == 2:
+            end(exchange)
+        else:
+            exchange.answer(BODY)
+
+    with ScriptedServer(script) as server:
+        assert get(storage, server) == get(storage, server) == BODY
+        assert [exchange.connection for exchange in server.exchanges] == [1, 1, 2]
+        storage.close()
+
+
+@pytest.mark.parametrize("framing", ["content-length", "chunked"])
+def test_bytes_that_nobody_asked_for_are_no_answer(storage: Storage, framing: str) -> None:
+    def script(exchange: Exchange) -> None:
+        body = LENGTH_5 + b"right" if framing != "chunked" else CHUNKED + b"5\r\nright\r\n0\r\n\r\n"
+        exchange.send(HEAD + body + HEAD + LENGTH_5 + b"wrong")
+
+    with ScriptedServer(script) as server:
+        for _ in range(3):
+            assert storage.get(server.url + "/", block(5), Transfer(PATIENCE)) == b"right"
+        assert server.connections == 3
+        storage.close()
+
+
 @pytest.mark.parametrize("header", ["Connection: close", "Connection: Close"])
 def test_a_connection_that_is_to_be_closed_is_not_kept(storage: Storage, header: str) -> None:
     def script(exchange: Exchange) -> None:
@@ -87,10 +120,6 @@ def pieces(*parts: bytes, close: bool = False) -> Callable[[Exchange], None]:
             exchange.close()
 
     return script
-
-
-HEAD = b"HTTP/1.1 200 OK\r\n"
-LENGTH = b"Content-Length: %d\r\n\r\n" % len(BODY)
 
 
 @pytest.mark.parametrize(

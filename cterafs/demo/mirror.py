@@ -76,14 +76,14 @@ class Mirror:
         known = {self._stamps[folder.root].identity: folder.root for folder in self._namespace.folders.values()}
         for name, status in found.items():
             root = known.pop(identity(status), None)
-            fresh = root is None
+            same = root is not None and root.name == name
             if root is None:
                 root = self._namespace.create_folder(name, self._owner)
-                self._remember(root, stamp(status))
-            elif root.name != name:
+            elif not same:
                 self._namespace.rename(root, name)
-            if deep or fresh:
-                self._compare_tree(root, self._root / name, deep=True)
+            if deep or not same or self._stamps[root] != stamp(status):
+                self._remember(root, stamp(status))
+                self._compare_tree(root, self._root / name, deep=deep or not same)
         self._missing.update(dict.fromkeys(known.values()))
 
     def _compare_tree(self, top: Item, directory: Path, *, deep: bool) -> None:
@@ -94,10 +94,13 @@ class Mirror:
             self._set_aside(parent, found)
             fresh = {name: status for name, status in found.items() if name not in parent.children}
             for name, child in parent.children.items():
+                now = stamp(found[name])
                 if not child.is_dir:
-                    self._refresh(child, stamp(found[name]))
-                elif deep:
-                    pending.append((child, path / name, True))
+                    self._refresh(child, now)
+                elif deep or self._stamps[child] != now:
+                    # Another time of modification: it may have been made anew, and what was told under another path.
+                    self._remember(child, now)
+                    pending.append((child, path / name, deep))
             for name, status in fresh.items():
                 child = self._adopt(parent, name, status) or self._create(parent, name, status)
                 if child.is_dir:
@@ -135,7 +138,7 @@ class Mirror:
             or item.folder_id != parent.folder_id
             or item.parent is None
             or item.is_dir != stat.S_ISDIR(status.st_mode)
-            or item in parent.lineage()
+            or item in parent.lineage()  # the directory may change while it is compared
             or self._is_in_place(item)
         ):
             return None

@@ -68,6 +68,37 @@ def test_each_change_is_told(asker: Asker, namespace: Namespace) -> None:
     assert namespace.find("F/d/g") is file
 
 
+def test_what_was_deleted_before_is_not_listed(asker: Asker, namespace: Namespace) -> None:
+    folder = namespace.create_folder("F")
+    namespace.delete(namespace.create(folder, "f"))
+    assert [entry["name"] for entry in asker.page()["entries"]] == ["F"]
+
+
+def test_a_cursor_expires_with_the_changes_that_it_points_at(
+    asker: Asker, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cterafs.demo.feed.LOG_LIMIT", 4)
+    folder = namespace.create_folder("F")
+    cursor = asker.page()["cursor"]
+    for name in "abcd":
+        recent = asker.page()["cursor"]
+        namespace.rename(folder, name)
+    assert asker.metadata("list", {"folder_ids": [], "cursor": cursor}).status_code == 400
+    assert [entry["name"] for entry in asker.page(recent)["entries"]] == ["d"]
+
+
+def test_a_test_can_wait_until_a_client_has_followed(asker: Asker, namespace: Namespace) -> None:
+    namespace.create_folder("F")
+    _, cursor = asker.everything()
+    assert not namespace.feed.wait_until_followed(0)
+    thread = threading.Thread(target=asker.longpoll, args=(cursor,))
+    thread.start()
+    assert namespace.feed.wait_until_followed(10)
+    namespace.create_folder("G")
+    assert not namespace.feed.wait_until_followed(0)
+    thread.join()
+
+
 def test_descendants_of_a_deleted_directory_may_be_left_out(asker: Asker, namespace: Namespace) -> None:
     namespace.tell_descendants = False
     folder = namespace.create_folder("F")

@@ -31,6 +31,8 @@ def test_urls_have_the_shape_of_real_ones(portal: EmbeddedPortal, file: Item) ->
     parts = urlsplit(portal.store.url(file.file, 1))
     assert f"{parts.scheme}://{parts.netloc}" == portal.storage_url != portal.url
     assert re.fullmatch(r"/blocks/\d{8}/[0-9a-f]{40}-1", parts.path)
+    first = urlsplit(portal.store.url(file.file, 0))
+    assert first.path.rsplit("-")[0] != parts.path.rsplit("-")[0]
     assert parse_qs(parts.query).keys() == {"Expires", "Signature"}
 
 

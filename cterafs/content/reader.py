@@ -8,7 +8,7 @@ import trio
 
 from cterafs.content.readahead import ReadAhead
 from cterafs.content.source import BlockSource
-from cterafs.errors import BlockInfo, DirectIOError, DownloadTimeout
+from cterafs.errors import BlockError, BlockInfo, DirectIOError, DownloadTimeout
 from cterafs.model import Chunk, Extent
 from cterafs.stats import Stats
 
@@ -50,10 +50,11 @@ class Reader:
                 data = await self._read(wanted)
         except trio.TooSlowError:
             info = BlockInfo(self.source.file_id, None, wanted.start, len(wanted))
-            self._remember(wanted, DownloadTimeout(info, f"no complete answer in {self._deadline:.0f} s"))
-            raise self._failure from None  # type: ignore[misc]  # set by the line above
+            late = DownloadTimeout(info, f"no complete answer in {self._deadline:.0f} s")
+            self._remember(late, wanted)
+            raise late from None
         except DirectIOError as error:
-            self._remember(wanted, error)
+            self._remember(error, wanted)
             raise
         self._stats.reads += 1
         self._stats.read_bytes += len(data)
@@ -88,7 +89,9 @@ class Reader:
                 raise part
         return [part for part in parts if not isinstance(part, DirectIOError)]
 
-    def _remember(self, wanted: Extent, error: DirectIOError) -> None:
+    def _remember(self, error: DirectIOError, wanted: Extent) -> None:
+        if isinstance(error, BlockError):  # only this block: the others may be had
+            wanted = Extent(error.block.offset, error.block.offset + error.block.length)
         self._failure, self._failed_at = error, wanted
         self._failed_until = trio.current_time() + FAILURE_MEMORY
 
@@ -97,7 +100,7 @@ class Reader:
             return
         if trio.current_time() >= self._failed_until:
             self._failure = None
-        elif self._failed_at.contains(wanted):
+        elif len(self._failed_at.intersect(wanted)):
             raise self._failure.with_traceback(None)
 
 

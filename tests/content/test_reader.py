@@ -1,0 +1,157 @@
+"""Reads through a handle: cutting, failing, and read-ahead."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import trio
+import trio.testing
+
+from cterafs.content.cache import BlockCache
+from cterafs.content.memory import BlockMemory
+from cterafs.content.readahead import ReadAhead
+from cterafs.content.reader import FAILURE_MEMORY, Reader
+from cterafs.content.source import BlockSource
+from cterafs.errors import BlockInfo, DirectIOError, DownloadError, DownloadTimeout
+from cterafs.model import ROOT_INODE, Chunk, Extent, Inode, Node
+from cterafs.stats import Stats
+
+BLOCK = 64 << 10
+SIZE = 8 << 20
+NODE = Node(
+    inode=Inode(2), parent=ROOT_INODE, name="f", wire_name="f", is_dir=False, file_id=9, size=SIZE, gvsn="1", mtime_ns=1
+)
+
+pytestmark = pytest.mark.trio
+
+
+class Remote:
+    """Blocks whose bytes tell their number. `hung` blocks never come, `broken` ones fail."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.hung: set[int] = set()
+        self.broken: set[int] = set()
+        self.covers = Extent(0, SIZE)
+
+    async def chunks(self, extent: Extent) -> Sequence[Chunk]:
+        covered = extent.intersect(self.covers)
+        first = covered.start // BLOCK * BLOCK
+        return [Chunk(Extent(at, at + BLOCK), f"https://s/{at}") for at in range(first, covered.stop, BLOCK)]
+
+    async def read(self, chunk: Chunk) -> bytes:
+        number = chunk.extent.start // BLOCK
+        self.asked.append(number)
+        await trio.lowlevel.checkpoint()
+        if number in self.hung:
+            await trio.sleep_forever()
+        if number in self.broken:
+            raise DownloadError(BlockInfo(9, None, chunk.extent.start, BLOCK), "broken")
+        return number.to_bytes(2, "big") * (BLOCK // 2)
+
+
+@pytest.fixture
+def remote() -> Remote:
+    return Remote()
+
+
+@pytest.fixture
+async def nursery() -> AsyncIterator[trio.Nursery]:
+    async with trio.open_nursery() as nursery:
+        yield nursery
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def cache(nursery: trio.Nursery) -> BlockCache:
+    return BlockCache(BlockMemory(SIZE * 2), nursery, Stats())
+
+
+def reader(remote: Remote, cache: BlockCache, nursery: trio.Nursery, *, readahead: int = 0) -> Reader:
+    source = BlockSource(NODE, remote, cache)
+    return Reader(source, ReadAhead(source, cache, nursery, readahead, Stats()), 60, Stats())
+
+
+async def test_a_read_over_many_blocks(remote: Remote, cache: BlockCache, nursery: trio.Nursery) -> None:
+    data = bytes(await reader(remote, cache, nursery).read(BLOCK - 2, 2 * BLOCK + 4))
+    assert data == b"\0\0" + b"\0\1" * (BLOCK // 2) + b"\0\2" * (BLOCK // 2) + b"\0\3"
+    assert sorted(remote.asked) == [0, 1, 2, 3]
+
+
+async def test_one_broken_block_fails_the_read_that_needs_it_and_no_other(
+    remote: Remote, cache: BlockCache, nursery: trio.Nursery
+) -> None:
+    remote.broken = {1}
+    reading = reader(remote, cache, nursery)
+    with pytest.raises(DownloadError, match="broken"):
+        await reading.read(0, 3 * BLOCK)
+    assert bytes(await reading.read(2 * BLOCK, 2)) == b"\0\2"
+
+
+async def test_a_failure_is_remembered_for_the_kernels_second_try_and_then_forgotten(
+    remote: Remote, cache: BlockCache, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    remote.broken = {5}
+    reading = reader(remote, cache, nursery)
+    for size in (BLOCK, 4096, 4096):
+        with pytest.raises(DownloadError):
+            await reading.read(5 * BLOCK, size)
+    assert remote.asked == [5]
+    remote.broken.clear()
+    await trio.sleep(FAILURE_MEMORY)
+    assert bytes(await reading.read(5 * BLOCK, 2)) == b"\0\5"
+
+
+async def test_no_read_outlives_its_deadline(
+    remote: Remote, cache: BlockCache, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    remote.hung = {0}
+    start = trio.current_time()
+    with pytest.raises(DownloadTimeout):
+        await reader(remote, cache, nursery).read(0, 10)
+    assert trio.current_time() - start == pytest.approx(60)
+
+
+async def test_a_list_that_does_not_cover_the_read_is_an_error(
+    remote: Remote, cache: BlockCache, nursery: trio.Nursery
+) -> None:
+    remote.covers = Extent(0, 4 * BLOCK)
+    with pytest.raises(DirectIOError, match="does not cover"):
+        await reader(remote, cache, nursery).read(3 * BLOCK, 2 * BLOCK)
+
+
+async def test_a_sequential_reader_finds_its_blocks_on_their_way(
+    remote: Remote, cache: BlockCache, nursery: trio.Nursery
+) -> None:
+    reading = reader(remote, cache, nursery, readahead=SIZE)
+    for offset in range(0, SIZE // 2, BLOCK):
+        await reading.read(offset, BLOCK)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(remote.asked) > SIZE // 2 // BLOCK
+    assert len(remote.asked) == len(set(remote.asked))  # nothing is fetched twice
+
+
+async def test_closing_cancels_read_ahead(remote: Remote, cache: BlockCache, nursery: trio.Nursery) -> None:
+    remote.hung = set(range(8, 128))
+    reading = reader(remote, cache, nursery, readahead=SIZE)
+    for offset in range(0, 8 * BLOCK, BLOCK):
+        await reading.read(offset, BLOCK)
+    await trio.testing.wait_all_tasks_blocked()
+    assert cache.memory.used > 8 * BLOCK
+    reading.close()
+    await trio.testing.wait_all_tasks_blocked()
+    assert cache.memory.used == 8 * BLOCK
+
+
+async def test_read_ahead_that_fails_is_silent_until_the_block_is_read(
+    remote: Remote, cache: BlockCache, nursery: trio.Nursery
+) -> None:
+    remote.broken = {20}
+    reading = reader(remote, cache, nursery, readahead=SIZE)
+    for offset in range(0, 20 * BLOCK, BLOCK):
+        await reading.read(offset, BLOCK)
+    await trio.testing.wait_all_tasks_blocked()
+    with pytest.raises(DownloadError):
+        await reading.read(20 * BLOCK, BLOCK)
+    assert bytes(await reading.read(21 * BLOCK, 2)) == b"\0\x15"

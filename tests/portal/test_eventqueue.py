@@ -27,13 +27,14 @@ async def test_join_waits_until_all_is_done() -> None:
 
     await queue.put(1)
     await queue.put(2)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(join)
-        for number in (1, 2):
-            assert await queue.get() == number
-            await anyio.wait_all_tasks_blocked()
-            log.append(f"done {number}")
-            queue.task_done()
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(join)
+            for number in (1, 2):
+                assert await queue.get() == number
+                await anyio.wait_all_tasks_blocked()
+                log.append(f"done {number}")
+                queue.task_done()
     assert log == ["done 1", "done 2", "joined"]
 
 

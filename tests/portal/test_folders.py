@@ -37,7 +37,7 @@ async def test_all(portal_server: Any, reply: Any, portal: Portal) -> None:
         reply(
             200,
             answer(
-                folder(name="Sales", uid="12", owner="objs/21/tenant/PortalUser/alice/"),
+                folder(name="Sales", uid="12", owner="objs/21/tenant/PortalUser/alice/more"),
                 folder(name="1.0", uid="13", owner="objs/22/tenant/ADUser/bob/corp.example.com"),
                 has_more="true",
             ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import zlib
 
 import cramjam
@@ -16,8 +17,11 @@ import lz4.frame
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from cterafs import errors
+from cterafs.direct.buffers import written
 from cterafs.errors import BlockInfo
 from cterafs.model import Compression
+
+Buffer = bytes | bytearray | memoryview
 
 AES_BLOCK = 16
 HEADER = 1 + AES_BLOCK  # the version byte, which is ignored, and the IV
@@ -55,7 +59,7 @@ def unwrap_key(wrapped: str, secret: str, file_id: int | None = None) -> bytes:
     return key
 
 
-def decode(raw: bytes | bytearray | memoryview, block: BlockInfo, key: bytes | None, how: Compression | None) -> bytes:
+def decode(raw: Buffer, block: BlockInfo, key: bytes | None, how: Compression | None) -> bytes:
     """The plaintext of a block, of exactly `block.length` bytes; never allocates much more than that.
 
     Args:
@@ -67,29 +71,32 @@ def decode(raw: bytes | bytearray | memoryview, block: BlockInfo, key: bytes | N
         errors.DecompressBlockError: it is not what its codec writes, or a checksum of the codec is wrong.
         errors.BlockValidationException: it has another length.
     """
-    stored = memoryview(raw)
     if key is None:
-        return _expand(stored, block, how)
-    plain = _decrypt(stored, block, key)
+        return _expand(raw, block, how)
+    plain = _decrypt(memoryview(raw), block, key)
     try:
         return _expand(plain, block, how)
     except errors.BlockError:
         # With an MD5 in front, what was taken for the IV is not: CBC then yields 16 bytes of rubbish, and after
         # them the very plaintext. So the second try needs no second decryption.
         try:
-            return _expand(plain[PREFIX:], block, how)
+            return _expand(memoryview(plain)[PREFIX:], block, how)
         except errors.BlockError:
             pass
         raise
 
 
-def _decrypt(stored: memoryview, block: BlockInfo, key: bytes) -> memoryview:
+def _decrypt(stored: memoryview, block: BlockInfo, key: bytes) -> bytes:
     body = stored[HEADER:]
     if not body or len(body) % AES_BLOCK:
         raise errors.DecryptBlockError(block, f"{len(stored)} bytes are not whole AES blocks")
     decryptor = Cipher(algorithms.AES(key), modes.CBC(bytes(stored[1:HEADER]))).decryptor()
+
+    def decrypt(view: memoryview) -> int:
+        return len(_unpad(view[: decryptor.update_into(body, view)]))
+
     try:
-        return _unpad(memoryview(decryptor.update(body)))
+        return written(len(body) + AES_BLOCK - 1, decrypt)  # with the room that update_into insists on
     except ValueError as error:
         raise errors.DecryptBlockError(block, str(error)) from None
 
@@ -101,11 +108,11 @@ def _unpad(padded: memoryview) -> memoryview:
     return padded[:-count]
 
 
-def _expand(data: memoryview, block: BlockInfo, how: Compression | None) -> bytes:
+def _expand(data: Buffer, block: BlockInfo, how: Compression | None) -> bytes:
     if how is Compression.NONE:
         return _exactly(data, block)
     try:
-        return _decompress(data, block, how)
+        return _decompress(memoryview(data), block, how)
     except errors.BlockError:
         if how is None and len(data) == block.length:
             return bytes(data)  # it was not compressed, whatever its first bytes look like
@@ -171,12 +178,12 @@ def _unsnap(data: memoryview, length: int | None, block: BlockInfo, *, limit: in
         claimed = cramjam.snappy.decompress_raw_len(data)
         if (claimed > limit) if length is None else (claimed != length):
             raise errors.BlockValidationException(block, f"it holds {claimed} bytes")
-        return bytes(cramjam.snappy.decompress_raw(data))
+        return written(claimed, functools.partial(cramjam.snappy.decompress_raw_into, data))
     except cramjam.DecompressionError as error:
         raise errors.DecompressBlockError(block, str(error)) from None
 
 
-def _exactly(plain: bytes | memoryview, block: BlockInfo) -> bytes:
+def _exactly(plain: Buffer, block: BlockInfo) -> bytes:
     if len(plain) != block.length:
         more = "at least " if len(plain) == block.length + 1 else ""
         raise errors.BlockValidationException(block, f"it holds {more}{len(plain)} bytes")

@@ -6,10 +6,12 @@ less than half of what a plain socket does.
 
 from __future__ import annotations
 
+import functools
 import select
 import socket
 from dataclasses import dataclass
 
+from cterafs.direct.buffers import written
 from cterafs.direct.transfer import Transfer
 
 MAX_HEAD = 64 << 10
@@ -123,19 +125,20 @@ class Connection:
         self._rest = bytes(memoryview(buffer)[found + len(end) :])
         return bytes(memoryview(buffer)[:found])
 
-    def _exactly(self, size: int, transfer: Transfer) -> bytearray:
-        body = bytearray(size)
-        view = memoryview(body)
-        filled = min(size, len(self._rest))
+    def _exactly(self, size: int, transfer: Transfer) -> bytes:
+        return written(size, functools.partial(self._fill, transfer))
+
+    def _fill(self, transfer: Transfer, view: memoryview) -> int:
+        filled = min(len(view), len(self._rest))
         view[:filled] = self._rest[:filled]
         self._rest = self._rest[filled:]
-        while filled < size:
+        while filled < len(view):
             received = self.sock.recv_into(view[filled:])
             if not received:
-                raise CutShort(f"the connection was closed after {filled} of {size} bytes")
+                raise CutShort(f"the connection was closed after {filled} of {len(view)} bytes")
             transfer.count(received)
             filled += received
-        return body
+        return filled
 
     def _chunked(self, limit: int, transfer: Transfer) -> bytearray:
         body = bytearray()

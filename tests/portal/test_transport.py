@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,27 @@ async def test_an_endless_answer_is_not_read_whole(
     portal_server.on("/x", reply(200, body, [("Content-Encoding", "gzip")] if encoded else []))
     with pytest.raises(ProtocolError, match="longer than 1 MiB"):
         await get(portal_server.url)
+
+
+async def test_a_bomb_is_not_inflated(portal_server: Any, reply: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "MAX_BODY", 2**20)
+    bomb = gzip.compress(b"\0" * 2**26)
+    portal_server.on("/x", reply(200, bomb, [("Content-Encoding", "gzip")]))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="longer than 1 MiB"):
+            await get(portal_server.url)
+        assert tracemalloc.get_traced_memory()[1] < 2**25
+    finally:
+        tracemalloc.stop()
+
+
+async def test_cookies_are_left_to_the_session(portal_server: Any, reply: Any) -> None:
+    portal_server.on("/x", reply(200, b"", [("Set-Cookie", "JSESSIONID=abc; Path=/")]))
+    async with Transport(portal_server.url) as client:
+        for _ in range(2):
+            await client.send("GET", "/x", headers={}, content=None)
+    assert ["cookie" in request.headers for request in portal_server.requests] == [False, False]
 
 
 async def test_compressed_answers(portal_server: Any, reply: Any) -> None:

@@ -110,6 +110,21 @@ async def test_a_storage_that_hangs_is_a_timeout(world: World) -> None:
     assert len(world.store.exchanges) >= 2
 
 
+async def test_progress_buys_time(world: World) -> None:
+    """Each attempt gets on before it hangs, so the deadline never comes, but the attempts end."""
+
+    def get_on(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(20_000))
+        exchange.hang()
+
+    world.storage = always(get_on)
+    chunk = Chunk(Extent(0, 100_000), f"{world.store.url}/blocks/x")
+    async with world.client(timeout=0.3) as client:
+        with pytest.raises(errors.DownloadTimeout):
+            await client.fetch(BlockMap(7, 100_000, (chunk,), None, None), chunk)
+    assert len(world.store.exchanges) == retries.ATTEMPTS
+
+
 async def test_hung_downloads_hold_up_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forty hang, with four slots; the one that does not is read all the same, long before any of them fails."""
 

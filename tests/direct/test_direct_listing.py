@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import tracemalloc
 
 import httpx
 import pytest
@@ -139,6 +140,23 @@ async def test_an_endless_answer_ends(world: World, monkeypatch: pytest.MonkeyPa
     async with world.client() as client:
         with pytest.raises(errors.InvalidRequest, match="MiB"):
             await client.block_map(7)
+
+
+async def test_a_compressed_answer_is_not_inflated_beyond_the_bound(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cterafs.direct.api.MAX_ANSWER", 1 << 20)
+    monkeypatch.setattr(retries, "ATTEMPTS", 1)
+    bomb = gzip.compress(bytes(64 << 20))
+    world.portal = always(lambda exchange: exchange.answer(bomb, Content_Encoding="gzip"))
+    async with world.client() as client:
+        tracemalloc.start()
+        try:
+            with pytest.raises(errors.InvalidRequest, match="MiB"):
+                await client.block_map(7)
+            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        finally:
+            tracemalloc.stop()
 
 
 async def test_a_compressed_answer(world: World) -> None:

@@ -34,6 +34,7 @@ NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC).timestamp()
         ("X-Amz-Expires=soon", None),
         ("se=tomorrow", None),
         ("sig=x", None),
+        (f"Expires={int(NOW) + 900}" + "&x=1" * 1000, None),  # no signature has so many
         ("", None),
     ],
 )

@@ -32,6 +32,7 @@ class Portal:
         self.fetched: Counter[int] = Counter()
         self.query = ""
         self.before_list: Callable[[], Awaitable[object]] = checkpoint
+        self.before_fetch: Callable[[int], Awaitable[object]] = lambda start: checkpoint()
         self.short_by = 0  # bytes at the end of a range that the portal leaves out
 
     async def block_map(self, file_id: int, extent: Extent | None = None) -> BlockMap:
@@ -52,7 +53,7 @@ class Portal:
     async def fetch(self, block_map: BlockMap, chunk: Chunk) -> bytes:
         assert chunk in block_map.chunks
         self.fetched[chunk.extent.start] += 1
-        await checkpoint()
+        await self.before_fetch(chunk.extent.start)
         block = errors.BlockInfo(7, None, chunk.extent.start, len(chunk.extent))
         if self.status:
             raise errors.DownloadError(block, f"HTTP {self.status}", self.status)
@@ -126,6 +127,16 @@ async def test_only_a_few_parts_are_kept() -> None:
         assert portal.asked == []
         await file.chunks(Extent(0, 10))
         assert portal.asked == [Extent(0, 50)]
+
+
+@pytest.mark.usefixtures("small_windows")
+async def test_the_part_that_was_not_used_for_the_longest_time_is_dropped() -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 10_000)
+        file = RemoteFile(portal, 7, 10_000)
+        for start in [*range(0, 50 * remotes.WINDOWS, 50), 0, 5000, 0]:
+            await file.chunks(Extent(start, start + 10))
+        assert portal.asked.count(Extent(0, 50)) == 1
 
 
 @pytest.mark.usefixtures("small_windows")
@@ -218,6 +229,26 @@ async def test_expired_urls_are_renewed_once_for_all_readers() -> None:
         assert set(portal.fetched.values()) == {2}
         assert await file.read(chunks[3]) == b"x" * 10  # an old chunk is read by its new URL
         assert len(portal.asked) == 2
+
+
+async def test_a_reader_who_is_refused_late_takes_the_urls_that_came_meanwhile() -> None:
+    renewed = anyio.Event()
+
+    async def dawdle(start: int) -> None:
+        if start == 0:
+            await renewed.wait()
+
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 100)
+        portal.before_fetch = dawdle
+        file = RemoteFile(portal, 7, 100)
+        first, second = await file.chunks(Extent(0, 20))
+        portal.valid_from = 2
+        group.start_soon(file.read, first)
+        await anyio.wait_all_tasks_blocked()
+        await file.read(second)
+        renewed.set()
+    assert (len(portal.asked), portal.fetched) == (2, {0: 2, 10: 2})
 
 
 async def test_urls_that_are_refused_after_a_renewal_are_an_error() -> None:

@@ -161,8 +161,8 @@ class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         file_id: what Direct IO calls the file.
         gvsn: version, as text, whatever the portal's type was.
         acl: SDDL text.
-        mtime_ns: the file's own timestamp.
-        ctime_ns: when the portal changed it.
+        mtime_ns: the file's own timestamp; where it is not told, the portal's.
+        ctime_ns: when the portal changed it; where that is not told, the file's own timestamp.
     """
 
     guid: str

@@ -165,6 +165,18 @@ def test_a_file_is_moved_and_written_at_once(tmp_path: Path) -> None:
     mirror.close()
 
 
+def test_a_directory_that_changed_is_looked_into_whatever_was_told(tmp_path: Path) -> None:
+    (tmp_path / "F" / "a").mkdir(parents=True)
+    os.utime(tmp_path / "F" / "a", ns=(0, 0))
+    namespace = Namespace()
+    mirror = Mirror(tmp_path, namespace, owner=1)
+    mirror.update_all()
+    (tmp_path / "F" / "a" / "new").write_bytes(b"content")
+    mirror.update([tmp_path / "F" / "told"])
+    assert namespace.exists("F/a/new")
+    mirror.close()
+
+
 def open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 

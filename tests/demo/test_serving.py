@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import threading
@@ -40,7 +41,7 @@ def test_it_comes_back_as_it_was(portal: EmbeddedPortal, asker: Asker) -> None:
     assert asker.page(cursor)["entries"] == []
 
 
-def test_it_stops_under_a_long_poll(portal: EmbeddedPortal, asker: Asker) -> None:
+def test_it_stops_under_a_long_poll(portal: EmbeddedPortal, asker: Asker, caplog: pytest.LogCaptureFixture) -> None:
     cursor = asker.page()["cursor"]
     asked = threading.Event()
     portal.faults.portal = lambda *_: asked.set()
@@ -58,6 +59,7 @@ def test_it_stops_under_a_long_poll(portal: EmbeddedPortal, asker: Asker) -> Non
     portal.stop()
     thread.join(10)
     assert len(failures) == 1
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]  # nothing had to be cancelled
 
 
 def test_a_taken_port_is_an_error() -> None:
@@ -91,6 +93,19 @@ def test_any_answer_can_be_delayed(portal: EmbeddedPortal) -> None:
     assert order == ["hook"]
 
 
+def test_answers_are_not_held_back_by_nagles_algorithm(portal: EmbeddedPortal) -> None:
+    found = []
+
+    def look(_: str, __: Request) -> None:
+        for _, transport in portal.faults.connections():
+            found.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    portal.faults.storage = look
+    httpx.get(f"{portal.storage_url}/blocks/00000001/x")
+    assert len(found) == 1
+    assert found[0]
+
+
 def test_a_connection_can_be_cut(portal: EmbeddedPortal) -> None:
     portal.faults.storage = lambda _, request: portal.faults.cut(request)
     with pytest.raises(httpx.TransportError):
@@ -105,7 +120,7 @@ def test_an_answer_can_break_off(portal: EmbeddedPortal) -> None:
             answer.read()
 
 
-def test_it_stops_while_a_hook_holds_a_request(portal: EmbeddedPortal) -> None:
+def test_it_stops_while_a_hook_holds_a_request(portal: EmbeddedPortal, caplog: pytest.LogCaptureFixture) -> None:
     asked = threading.Event()
 
     async def hold(_: str, __: Request) -> None:
@@ -127,3 +142,4 @@ def test_it_stops_while_a_hook_holds_a_request(portal: EmbeddedPortal) -> None:
     portal.stop()
     thread.join(10)
     assert len(failures) == 1
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]  # nothing had to be cancelled

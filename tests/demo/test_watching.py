@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -212,6 +213,12 @@ def test_changes_before_the_watch_began_are_told(tmp_path: Path) -> None:
         assert portal.namespace.feed.wait_until(lambda: portal.namespace.exists("F/while it was away"), 10)
         portal.start()
         assert {item.name for item in portal.namespace.find("F").subtree()} == {"F", "early", "while it was away"}
+
+
+def test_nobody_watches_after_the_end(source: Path) -> None:
+    with EmbeddedPortal(source):
+        assert "source" in {thread.name for thread in threading.enumerate()}
+    assert "source" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_source_that_is_not_there_is_an_error(tmp_path: Path) -> None:

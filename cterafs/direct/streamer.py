@@ -145,7 +145,7 @@ class Streamer:
             if not self._closed and (self._running or not self._drawn):
                 # `tasks` was cancelled: the reader must not take that for the end of the file
                 self._ready.append(_Item(None, error=errors.DirectIOError(self._file_id, "the client was closed")))
-            self._drawn, self._running = True, 0
+            self._drawn = True
             self._ended.set()
             self._news.set()
 

@@ -89,6 +89,19 @@ def test_a_kept_connection_that_is_closed_upon_the_next_request_is_replaced_too(
         storage.close()
 
 
+def test_an_answer_that_breaks_off_on_a_kept_connection_is_a_failure(storage: Storage) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.send(HEAD + LENGTH + BODY[: 100 if len(server.exchanges) == 2 else None])
+        if len(server.exchanges) == 2:
+            exchange.close()
+
+    with ScriptedServer(script) as server:
+        assert get(storage, server) == BODY
+        with pytest.raises(errors.DownloadConnectionError, match="100 of"):
+            get(storage, server)
+        assert len(server.exchanges) == 2
+
+
 @pytest.mark.parametrize("framing", ["content-length", "chunked"])
 def test_bytes_that_nobody_asked_for_are_no_answer(storage: Storage, framing: str) -> None:
     def script(exchange: Exchange) -> None:

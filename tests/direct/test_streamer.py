@@ -84,6 +84,7 @@ async def test_blocks_come_as_they_arrive_where_order_does_not_matter() -> None:
         for index in (2, 0, 1):
             store.gate(index).set()
             got.append((await anext(stream)).number)
+        assert not stream._queue  # nothing that was delivered is held on to
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
     assert got == [3, 1, 2]

@@ -161,8 +161,7 @@ class ControlPlane:
         include = query.get("include")
         wanted = [name for name in include if isinstance(name, str)] if isinstance(include, list) else ["name"]
         start, limit = _number(query.get("startFrom"), 0), _number(query.get("countLimit"), 50)
-        with self._namespace.lock:
-            matching = [folder for folder in self._namespace.folders.values() if _matches(folder, query)]
+        matching = [folder for folder in self._namespace.folders if _matches(folder, query)]
         page = [_select(_folder_attributes(folder), wanted) for folder in matching[start : start + limit]]
         return _xml({"hasMore": start + limit < len(matching), "objects": page}, "QueryResponse")
 

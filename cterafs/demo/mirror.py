@@ -66,14 +66,14 @@ class Mirror:
 
     def _find(self, directory: Path) -> Item | None:
         first, *rest = directory.relative_to(self._root).parts
-        item = next((folder.root for folder in self._namespace.folders.values() if folder.name == first), None)
+        item = next((folder.root for folder in self._namespace.folders if folder.name == first), None)
         for name in rest:
             item = item.children.get(name) if item else None
         return item if item and item.is_dir else None
 
     def _compare_top(self, *, deep: bool) -> None:
         found = {name: status for name, status in _entries(self._root).items() if stat.S_ISDIR(status.st_mode)}
-        known = {self._stamps[folder.root].identity: folder.root for folder in self._namespace.folders.values()}
+        known = {self._stamps[folder.root].identity: folder.root for folder in self._namespace.folders}
         for name, status in found.items():
             root = known.pop(identity(status), None)
             same = root is not None and root.name == name

@@ -55,8 +55,8 @@ class Namespace:
         self.keep_file_ids = False
         self.tell_descendants = True
         self._silent = False
-        self.folders: dict[int, Folder] = {}
         self.lock = threading.RLock()
+        self._folders: dict[int, Folder] = {}
         self._objects: list[Item] = []
         self.feed = Feed(self._objects, self.lock)
         self._by_guid: dict[str, Item] = {}
@@ -71,6 +71,12 @@ class Namespace:
 
     # Looking
 
+    @property
+    def folders(self) -> list[Folder]:
+        """The cloud folders that are not deleted."""
+        with self.lock:
+            return [folder for folder in self._folders.values() if not folder.root.deleted]
+
     def find(self, path: str) -> Item:
         """The object at `folder/directory/name`.
 
@@ -79,7 +85,7 @@ class Namespace:
         """
         first, *rest = path.strip("/").split("/")
         with self.lock:
-            item = next((folder.root for folder in self.folders.values() if folder.name == first), None)
+            item = next((folder.root for folder in self.folders if folder.name == first), None)
             for name in rest:
                 item = item.children.get(name) if item else None
             if item is None:
@@ -128,7 +134,7 @@ class Namespace:
         with self.lock:
             number = len(self._objects) + 1
             root = self._add(Item(self._guid(), name, number, None, True, self._step(), _now(), _now()))
-            self.folders[number] = Folder(number, root, owner)
+            self._folders[number] = Folder(number, root, owner)
             self._tell(root)
             return root
 
@@ -198,8 +204,6 @@ class Namespace:
         """Delete an object with all below it."""
         with self.lock:
             self.detach(item)
-            if item.parent is None:
-                self.folders.pop(item.folder_id, None)
             gone = list(item.subtree())
             for each in gone:
                 each.deleted, each.ctime_ns = True, _now()
@@ -216,8 +220,6 @@ class Namespace:
             if item.parent is not None and item.parent.deleted:
                 raise UnknownObject(item.parent.path)
             self._attach(item)
-            if item.parent is None:
-                self.folders[item.folder_id] = Folder(item.folder_id, item, None)
             back = list(item.subtree())
             for each in back:
                 each.deleted, each.ctime_ns = False, _now()

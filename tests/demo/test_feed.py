@@ -225,6 +225,15 @@ def test_a_body_that_makes_no_sense_is_refused(asker: Asker, call: str, body: by
     assert answer.json()["details"][0]["error"]
 
 
+def test_a_cloud_folder_comes_back_as_it_was(namespace: Namespace) -> None:
+    folder = namespace.create_folder("F", owner=7)
+    before = namespace.folders
+    namespace.delete(folder)
+    assert namespace.folders == []
+    namespace.undelete(folder)
+    assert namespace.folders == before
+
+
 def test_names_are_taken_once(namespace: Namespace) -> None:
     folder = namespace.create_folder("F")
     file = namespace.create(folder, "f")

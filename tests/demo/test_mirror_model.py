@@ -101,7 +101,7 @@ def shown(namespace: Namespace) -> dict[str, bytes | None]:
     def content(item: Item) -> bytes | None:
         return None if item.is_dir else item.file.content.read(0, item.file.size)
 
-    return {item.path: content(item) for folder in namespace.folders.values() for item in folder.root.subtree()}
+    return {item.path: content(item) for folder in namespace.folders for item in folder.root.subtree()}
 
 
 class Listener:

@@ -16,11 +16,6 @@ import pytest
 from cterafs.cli import portal as command
 from cterafs.errors import ConfigError
 
-START = (
-    "import sys; from cterafs.cli.main import build_parser, run; "
-    "sys.exit(run(build_parser(['portal']).parse_args(sys.argv[1:])))"
-)
-
 
 def parse(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
@@ -35,7 +30,7 @@ def test_it_announces_itself_and_serves_until_a_signal(tmp_path: Path, ending: s
     arguments = ["portal", "--source", str(tmp_path), "--listen", "127.0.0.1:0", "--tls"]
     arguments += ["--no-encryption", "--compression", "none"]
     with subprocess.Popen(
-        [sys.executable, "-c", START, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "cterafs.cli.main", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         announced = json.loads(process.stdout.readline())

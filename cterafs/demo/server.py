@@ -15,6 +15,8 @@ from typing import Self
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -144,7 +146,8 @@ class EmbeddedPortal:
         self.store.open()
         self.namespace.feed.open()
         routes = [*self.control.routes, *self.notifications.routes, *self.directio.routes]
-        self._servers = [self._server(app) for app in (Starlette(routes=routes), self.store.app)]
+        app = Starlette(routes=routes, exception_handlers={ClientDisconnect: _nobody_listens})
+        self._servers = [self._server(app), self._server(self.store.app)]
         ready = threading.Event()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(sockets, ready)), name="portal", daemon=True
@@ -244,6 +247,11 @@ class EmbeddedPortal:
     def _connections(self) -> Iterator[tuple[tuple[str, int] | None, asyncio.Transport]]:
         for server in self._servers:
             yield from ((connection.client, connection.transport) for connection in server.open_connections())
+
+
+async def _nobody_listens(_: Request, __: Exception) -> Response:
+    """A client that went away in the middle of its request is no error of ours."""
+    return Response(status_code=400)
 
 
 class _Server(uvicorn.Server):

@@ -62,6 +62,16 @@ def test_it_stops_under_a_long_poll(portal: EmbeddedPortal, asker: Asker, caplog
     assert not [record for record in caplog.records if record.levelno > logging.INFO]  # nothing had to be cancelled
 
 
+def test_a_client_may_go_away_in_the_middle(portal: EmbeddedPortal, caplog: pytest.LogCaptureFixture) -> None:
+    asked = threading.Event()
+    portal.faults.portal = lambda *_: asked.set()
+    with socket.create_connection((portal.host, portal.port)) as connection:
+        connection.sendall(b"POST /admin/api/login HTTP/1.1\r\nHost: portal\r\nContent-Length: 100\r\n\r\nj_user")
+        assert asked.wait(10)
+    portal.stop()
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
 def test_a_taken_port_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         portal = EmbeddedPortal(port=taken.getsockname()[1])

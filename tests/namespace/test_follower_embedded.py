@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from cterafs import Portal
-from cterafs.demo.namespace import Namespace
+from cterafs.demo.objects import Item
 from cterafs.demo.server import EmbeddedPortal
 from cterafs.model import Change, Inode
 from cterafs.namespace.follower import Follower
@@ -51,10 +51,10 @@ def shown(store: Store, parent: int = 1, path: str = "") -> set[str]:
     return found
 
 
-def held(namespace: Namespace) -> set[str]:
-    """What the portal holds, by path."""
+def held(folder: Item) -> set[str]:
+    """What a cloud folder holds, by path."""
     found: set[str] = set()
-    pending = [("", folder) for folder in (cloud.root for cloud in namespace.folders.values())]
+    pending = [("", folder)]
     while pending:
         path, item = pending.pop()
         found.add(f"{path}/{item.name}")
@@ -81,20 +81,20 @@ async def test_the_tree_becomes_what_the_portal_holds(tmp_path: Path, seed: int)
         ):
             follower = Follower(portal.notifications, tree, listener=news, folders=portal.folders)
             nursery.start_soon(follower.run)
-            await news.until(lambda: shown(store) == held(namespace))
+            await news.until(lambda: shown(store) == held(folder))
             with namespace.batch(lambda items: dice.sample(list(items), len(items))):
                 for number in range(20):
                     namespace.create(dice.choice(directories), f"new{number}", b"new")
                 namespace.rename(directories[1], "renamed")
                 namespace.delete(directories[2])
-            await news.until(lambda: shown(store) == held(namespace))
+            await news.until(lambda: shown(store) == held(folder))
             namespace.undelete(directories[2])
-            await news.until(lambda: shown(store) == held(namespace))
+            await news.until(lambda: shown(store) == held(folder))
             inodes = {node.inode for node in store.children(Inode(1), None, 9)}
             namespace.feed.reset()
             namespace.create(folder, "after the reset", b"1")
             await news.until(lambda: "/Docs/after the reset" in shown(store))
             await news.until(lambda: store.relist == 0)
-            assert shown(store) == held(namespace)
+            assert shown(store) == held(folder)
             assert {node.inode for node in store.children(Inode(1), None, 9)} == inodes
             nursery.cancel_scope.cancel()

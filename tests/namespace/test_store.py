@@ -150,6 +150,9 @@ def test_a_file_with_children_hides_them(store: Store, tree: Tree) -> None:
     tree.prepare([folder("r", "Docs"), file("a", "a", "r"), file("b", "b", "a")]).commit()
     assert store.resolve("/Docs/a/b") is None
     assert store.children(at(store, "/Docs/a").inode, None, 9) == []
+    hidden = store.by_guid("b")
+    assert hidden is not None
+    assert store.path(hidden.inode) is None
     tree.prepare([directory("a", "a", "r")]).commit()
     assert at(store, "/Docs/a/b").guid == "b"
 

@@ -130,6 +130,8 @@ def test_the_smallest_guid_has_the_name(mount: Mount) -> None:
     mount.told(file("a", "x.txt"))
     mount.told(gone("a"))
     assert mount.names("/Docs") == ["x.txt"]
+    mount.told(file("c", "x.txt"))  # comes later, and is the larger one
+    assert mount.at("/Docs/x.txt") == b
 
 
 def test_an_object_that_changes_kind_is_another(mount: Mount) -> None:
@@ -256,6 +258,18 @@ def test_listing_again_removes_what_is_no_longer_there_in_bounded_batches(
     assert mount.names("/Docs") == ["a", "b", "news"]
     assert mount.at("/Docs/a") == kept
     assert mount.store.relist == IDLE
+
+
+def test_a_file_that_is_swept_gives_its_number_up(mount: Mount) -> None:
+    mount.told(file("a", "a"), file("b", "b", "a"))
+    old = mount.at("/Docs/a").inode
+    mount.tree.begin_relist()
+    mount.commit(mount.tree.prepare([DOCS, file("b", "b", "a")], Cursor("end"), listing=True, complete=True))
+    while mount.tree.sweeping:
+        mount.commit(mount.tree.sweep())
+    mount.told(directory("a", "a"))
+    assert mount.names("/Docs/a") == ["b"]
+    assert mount.at("/Docs/a").inode > old
 
 
 def test_nothing_is_swept_after_the_first_import(mount: Mount, tmp_path: Path) -> None:

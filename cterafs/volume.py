@@ -8,7 +8,6 @@ loop. A row that was read in a thread can be older than a change published meanw
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -30,6 +29,7 @@ from cterafs.errors import (
     VersionChangedError,
 )
 from cterafs.model import ROOT_INODE, Change, Inode, Node
+from cterafs.namespace.references import References
 from cterafs.namespace.store import Counts, Store
 from cterafs.stats import Stats
 
@@ -112,7 +112,7 @@ class Volume:
         self._limiter = trio.CapacityLimiter(STORE_THREADS)
         self._nodes: LRUCache[Inode, Node] = LRUCache(NODES_IN_MEMORY)
         self._ghosts: dict[Inode, Node] = {}
-        self._references: Counter[Inode] = Counter()
+        self._references = References()
         self._contents: dict[Inode, _Content] = {}
         self._idle: LRUCache[Inode, _Content] = LRUCache(SOURCES_IN_MEMORY)
         self._readers: dict[int, tuple[Inode, Reader]] = {}
@@ -196,15 +196,13 @@ class Volume:
 
     def acquire(self, inode: Inode) -> None:
         """The frontend was told of this inode once more."""
-        self._references[inode] += 1
+        self._references.add(inode)
 
     def forget(self, inode: Inode, count: int) -> None:
         """The frontend dropped `count` of its references."""
-        self._references[inode] -= count
-        if self._references[inode] <= 0:
-            del self._references[inode]
-            if inode not in self._contents:
-                self._ghosts.pop(inode, None)
+        self._references.subtract(inode, count)
+        if not self._in_use(inode):
+            self._ghosts.pop(inode, None)
 
     def referenced(self, inode: Inode) -> bool:
         return inode == ROOT_INODE or inode in self._references

@@ -38,6 +38,7 @@ class Accounts:
     """Who may log in, and who has.
 
     Attributes:
+        tenant: the name of the portal, as the team context gives it.
         idle_timeout: a session that is not used for so many seconds ends.
         bearer_token: replaces a login, in an Authorization header.
         access_key_id, secret_access_key: the key pair of Direct IO.
@@ -48,6 +49,7 @@ class Accounts:
         self.bearer_token = secrets.token_urlsafe(24)
         self.access_key_id = secrets.token_hex(10).upper()
         self.secret_access_key = base64.b64encode(secrets.token_bytes(32)).decode()
+        self.tenant = "demo"
         self._users: dict[tuple[str, str], User] = {}
         self._sessions: dict[str, Session] = {}
         self._tickets: dict[str, User] = {}
@@ -61,6 +63,14 @@ class Accounts:
 
     def find(self, name: str, domain: str = LOCAL) -> User | None:
         return self._users.get((domain, name))
+
+    def reference(self, uid: int | None) -> str | None:
+        """The user with this uid as other objects refer to them: `objs/{uid}/{portal}/{class}/{name}/{directory}`."""
+        user = next((user for user in self._users.values() if user.uid == uid), None)
+        if user is None:
+            return None
+        kind = "ADUser" if user.domain else "PortalUser"
+        return f"objs/{user.uid}/{self.tenant}/{kind}/{user.name}/{user.domain}"
 
     def login(self, name: str, password: str) -> str:
         """The id of a new session.

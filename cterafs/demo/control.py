@@ -46,12 +46,10 @@ class ControlPlane:
     """Routes of the management API, and the check of sessions for the other routes.
 
     Attributes:
-        tenant: the name of the portal, as the team context gives it.
         demand_token: refuse requests of a session that do not send back its X-CTERA-TOKEN.
     """
 
     def __init__(self, accounts: Accounts, namespace: Namespace, faults: Faults) -> None:
-        self.tenant = "demo"
         self.demand_token = False
         self._accounts = accounts
         self._namespace = namespace
@@ -142,7 +140,7 @@ class ControlPlane:
         return response
 
     async def _current_portal(self, request: Request) -> Response:
-        return _xml(None if request.path_params["context"] == "admin" else self.tenant)
+        return _xml(None if request.path_params["context"] == "admin" else self._accounts.tenant)
 
     async def _user(self, request: Request) -> Response:
         call = await _call(request)
@@ -162,8 +160,11 @@ class ControlPlane:
         wanted = [name for name in include if isinstance(name, str)] if isinstance(include, list) else ["name"]
         start, limit = _number(query.get("startFrom"), 0), _number(query.get("countLimit"), 50)
         matching = [folder for folder in self._namespace.folders if _matches(folder, query)]
-        page = [_select(_folder_attributes(folder), wanted) for folder in matching[start : start + limit]]
+        page = [_select(self._attributes(folder), wanted) for folder in matching[start : start + limit]]
         return _xml({"hasMore": start + limit < len(matching), "objects": page}, "QueryResponse")
+
+    def _attributes(self, folder: Folder) -> Mapping[str, schema.Value]:
+        return {"name": folder.name, "uid": folder.id, "owner": self._accounts.reference(folder.owner)}
 
 
 async def _login_page(_: Request) -> Response:
@@ -194,10 +195,6 @@ async def _call(request: Request) -> Mapping[str, schema.Value] | None:
 
 def _user_attributes(user: User | None) -> Mapping[str, schema.Value]:
     return {"name": user.name, "uid": user.uid, "role": user.role} if user else {}
-
-
-def _folder_attributes(folder: Folder) -> Mapping[str, schema.Value]:
-    return {"name": folder.name, "uid": folder.id, "owner": f"objs/{folder.owner}" if folder.owner else None}
 
 
 def _select(attributes: Mapping[str, schema.Value], wanted: list[str]) -> Mapping[str, schema.Value]:

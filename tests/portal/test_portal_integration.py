@@ -137,6 +137,7 @@ async def test_cloud_folders(embedded: EmbeddedPortal) -> None:
         folders = await portal.folders.all()
         assert [folder.folder_id for folder in folders] == [root.folder_id for root in (first, second, *others)]
         assert {folder.name for folder in folders} >= {"Sales & more", "Folder 0", "Folder 119"}
+        assert [folder.owner for folder in folders[:3]] == ["alice", "bob@corp.example.com", None]
         found = await portal.folders.find("alice/Sales & more")
         assert found == FolderInfo(first.folder_id, "Sales & more", "alice")
         found = await portal.folders.find("bob@corp.example.com", "Sales & more")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, NoReturn, Protocol, TypeVar
@@ -135,9 +134,7 @@ class Follower:
                 await self._rest(error, _RETRY)
             except errors.PortalError as error:
                 await self._rest(error, _RETRY if error.retryable else _RETRY_REFUSED)
-            except sqlite3.Error as error:
-                if not _of_the_disk(error):
-                    raise
+            except errors.StateError as error:  # the disk: nothing was changed, and it may have room again
                 await self._rest(error, _RETRY)
 
     # -- the cycle
@@ -179,7 +176,7 @@ class Follower:
                 pages, failure = _drain(first, receive, 1 if self.imported.is_set() else _PAGES_AT_ONCE)
                 try:
                     applied += await self._take(pages, listing=listing) if pages else 0
-                except sqlite3.Error as error:
+                except errors.StateError as error:
                     failure = error
                 if failure is not None:
                     nursery.cancel_scope.cancel()
@@ -338,11 +335,5 @@ def _cloud_folders(events: Sequence[Event]) -> set[int]:
     }
 
 
-def _of_the_disk(error: sqlite3.Error) -> bool:
-    """Whether the disk, rather than a statement of ours, is at fault: full, read-only, failing, locked, damaged."""
-    return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
-
-
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"the index cannot be written: {text}" if isinstance(error, sqlite3.Error) else text
+    return " ".join(str(error).split())

@@ -15,6 +15,7 @@ import msgspec
 from cterafs import errors
 from cterafs.model import ROOT_INODE, Cursor, FolderInfo, Inode, Node
 from cterafs.namespace import schema
+from cterafs.namespace.disk import disk_errors
 from cterafs.namespace.guid import guid_key, guid_text
 from cterafs.namespace.rows import COLUMNS, Acls, Row, node, told, told_or_none
 
@@ -71,7 +72,11 @@ class Counts:
 
 
 class Store:
-    """The committed state of one index. Use `open`; close with `close` or `with`."""
+    """The committed state of one index. Use `open`; close with `close` or `with`.
+
+    Raises (all methods):
+        StateError: the disk fails, the index is damaged, or it was closed.
+    """
 
     def __init__(self, path: Path, *, read_only: bool) -> None:
         self.database: Final = path
@@ -240,17 +245,18 @@ class Store:
     def _reader(self) -> Iterator[sqlite3.Connection]:
         if self._closed:
             raise errors.StateError(f"{self.database} is closed")
-        try:
-            db = self._idle.pop()
-        except IndexError:
-            db = self._connect()
-        try:
-            yield db
-        finally:
-            if self._closed or len(self._idle) >= _READERS_KEPT:
-                db.close()
-            else:
-                self._idle.append(db)
+        with disk_errors(self.database, "read"):
+            try:
+                db = self._idle.pop()
+            except IndexError:
+                db = self._connect()
+            try:
+                yield db
+            finally:
+                if self._closed or len(self._idle) >= _READERS_KEPT:
+                    db.close()
+                else:
+                    self._idle.append(db)
 
     @contextlib.contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
 from cterafs.model import Change, Cursor, Event, FolderInfo
 from cterafs.namespace import naming
+from cterafs.namespace.disk import disk_errors
 from cterafs.namespace.edit import Edit, parent_key
 from cterafs.namespace.guid import guid_key
 from cterafs.namespace.rows import COLUMNS, Acls, integer, stored, stored_or_none
@@ -30,17 +32,23 @@ class Batch:
         changes: what becomes of everything that was or will be visible in its directory; nothing for repeated events.
     """
 
-    def __init__(self, db: sqlite3.Connection, acls: Acls, changes: Sequence[Change]) -> None:
+    def __init__(self, db: sqlite3.Connection, database: Path, acls: Acls, changes: Sequence[Change]) -> None:
         self.changes: Final = changes
         self._db: Final = db
+        self._database: Final = database
         self._acls: Final = acls
 
     def commit(self) -> None:
-        try:
-            self._db.execute("COMMIT")
-        except sqlite3.Error:
-            self.rollback()
-            raise
+        """
+        Raises:
+            StateError: the disk is full or failing; nothing was changed.
+        """
+        with disk_errors(self._database, "written"):
+            try:
+                self._db.execute("COMMIT")
+            except sqlite3.Error:
+                self.rollback()
+                raise
 
     def rollback(self) -> None:
         """Leaves the state as it was. Harmless where SQLite has rolled back by itself."""
@@ -53,7 +61,7 @@ class Tree:
     """Applies events to a store. One at a time, from any thread; a batch is committed or rolled back before the next.
 
     Raises (all methods):
-        sqlite3.Error: the disk is full, read-only or failing; nothing was changed.
+        StateError: the disk is full, read-only or failing; nothing was changed.
     """
 
     def __init__(self, store: Store, *, layout: Layout = "folder") -> None:
@@ -116,7 +124,7 @@ class Tree:
                 self._set(cursor=stored(cursor))
             if listing and complete:
                 self._set(imported=1, relist=SWEEPING if relist != IDLE else IDLE)
-        return Batch(self._db, self._acls, changes)
+        return Batch(self._db, self.store.database, self._acls, changes)
 
     def set_folders(self, folders: Iterable[FolderInfo]) -> Batch:
         """Takes over who owns which cloud folder; they are named and placed by it."""
@@ -131,7 +139,7 @@ class Tree:
                 if before.get(folder_id) != after.get(folder_id):
                     edit.add_rows(self._db.execute(f"{_CLOUD_FOLDERS} AND folder_id = ?", (folder_id,)))
             changes = self._finish(edit)
-        return Batch(self._db, self._acls, changes)
+        return Batch(self._db, self.store.database, self._acls, changes)
 
     # -- listing again
 
@@ -175,21 +183,22 @@ class Tree:
             if len(rows) < _SWEPT_AT_ONCE:
                 self._db.execute("DELETE FROM seen")
                 self._set(relist=IDLE)
-        return Batch(self._db, self._acls, changes)
+        return Batch(self._db, self.store.database, self._acls, changes)
 
     # -- inside a transaction
 
     @contextlib.contextmanager
     def _editing(self) -> Iterator[Edit]:
         """Begins a transaction, which stays open behind the block; an exception ends it without a trace."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield Edit(self._db, self._acls, next_inode=self._state("next_inode"), layout=self._layout)
-        except BaseException:
-            self._acls.forget()
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
+        with disk_errors(self.store.database, "written"):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield Edit(self._db, self._acls, next_inode=self._state("next_inode"), layout=self._layout)
+            except BaseException:
+                self._acls.forget()
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
 
     def _finish(self, edit: Edit) -> list[Change]:
         naming.settle(edit)

@@ -272,6 +272,18 @@ def test_pages_that_are_overwritten_are_noticed(tmp_path: Path) -> None:
         Store.open(tmp_path)
 
 
+def test_damage_that_is_met_later_is_told(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store, Tree(store) as tree:
+        tree.prepare([folder("r", "Docs"), *(file(str(n), f"file {n}", "r") for n in range(2000))]).commit()
+    database = tmp_path / "index.db"
+    content = database.read_bytes()
+    for start in range(len(content) // 8192 * 4096, len(content), 4096):  # the state, at the beginning, stays
+        content = content[:start] + b"\xff" * 4096 + content[start + 4096 :]
+    database.write_bytes(content)
+    with Store.open(tmp_path) as store, pytest.raises(StateError, match="cannot be read"):
+        [store.get(Inode(inode)) for inode in range(1, 2000)]
+
+
 def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     db = sqlite3.connect(tmp_path / "index.db")
     db.execute("CREATE TABLE theirs (x)")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cterafs.errors import StateError
 from cterafs.model import Change, Cursor, Event, FolderInfo, Inode, Node
 from cterafs.namespace.names import distinct
 from cterafs.namespace.schema import IDLE, LISTING, SWEEPING
@@ -280,3 +281,16 @@ def test_nothing_is_swept_after_the_first_import(mount: Mount, tmp_path: Path) -
         assert store.imported
         assert not tree.sweeping
         assert store.lookup(Inode(1), "Docs") is not None
+
+
+def test_a_full_disk_changes_nothing(mount: Mount) -> None:
+    db = mount.tree._db
+    pages = db.execute("PRAGMA page_count").fetchone()[0]
+    db.execute(f"PRAGMA max_page_count = {pages}")
+    before = mount.store.counts
+    with pytest.raises(StateError, match=r"cannot be written: .* full"):
+        mount.tree.prepare([file(str(n), f"file {n}") for n in range(2000)], Cursor("x"))
+    assert (mount.store.counts, mount.store.cursor) == (before, None)
+    db.execute("PRAGMA max_page_count = 1000000")
+    mount.told(*(file(str(n), f"file {n}") for n in range(2000)))
+    assert mount.store.counts.files == 2000

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -26,9 +25,6 @@ from cterafs.namespace.guid import guid_key, guid_text, owner_key
 from cterafs.namespace.names import safe
 from cterafs.namespace.rows import COLUMNS, Acls, Row, integer, node, stored, stored_or_none
 from cterafs.namespace.schema import CLOUD_FOLDER, DETACHED, DIRECTORY, FILE, ROOT, SYNTHETIC, UNKNOWN
-
-parent_key: Final = lru_cache(4096)(guid_key)
-"""As `guid_key`; the entries of a directory mostly come together."""
 
 _NOWHERE: Final = 0  # the parent of a file that names none: no inode has this number
 _BATCH: Final = 200  # parameters in one query: fewer make more queries, more are not faster
@@ -92,8 +88,15 @@ class Edit:
         self.items: Final[dict[bytes, Item]] = {}
         self.totals: Final = Totals()
         self._guids: Final[dict[bytes, str]] = {}  # of the events: so that they need not be made of their keys again
+        self._parent_keys: Final[dict[str, bytes]] = {}  # a page has few directories and many entries of each
 
     # -- step 1
+
+    def parent_key(self, guid: str) -> bytes:
+        key = self._parent_keys.get(guid)
+        if key is None:
+            key = self._parent_keys[guid] = guid_key(guid)
+        return key
 
     def load(self, keys: Iterable[bytes]) -> None:
         wanted = [key for key in keys if key not in self.items]
@@ -207,7 +210,7 @@ class Edit:
     def _parent(self, event: Event) -> int:
         if not event.parent_guid:
             return ROOT if event.is_dir else _NOWHERE
-        key = parent_key(event.parent_guid)
+        key = self.parent_key(event.parent_guid)
         item = self.items.get(key) or self._new(key, UNKNOWN)
         parent = item.new
         if parent.kind == DETACHED and event.guid and self._comes_to(parent.inode, guid_key(event.guid)):

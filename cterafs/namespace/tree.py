@@ -13,7 +13,7 @@ import msgspec
 from cterafs.model import Change, Cursor, Event, FolderInfo
 from cterafs.namespace import naming
 from cterafs.namespace.disk import disk_errors
-from cterafs.namespace.edit import Edit, parent_key
+from cterafs.namespace.edit import Edit
 from cterafs.namespace.guid import guid_key
 from cterafs.namespace.rows import COLUMNS, Acls, integer, stored, stored_or_none
 from cterafs.namespace.schema import CLOUD_FOLDER, DETACHED, FILE, IDLE, LISTING, ROOT, SWEEPING, SYNTHETIC, UNKNOWN
@@ -107,7 +107,8 @@ class Tree:
         keyed = [(guid_key(guid), None if event.deleted else event) for guid, event in latest.items()]
         unanswered = [guid_key(guid) for guid in asked]
         with self._editing() as edit:
-            edit.load(dict.fromkeys([key for key, _ in keyed] + _parent_keys(latest.values()) + unanswered))
+            parents = [e.parent_guid for _, e in keyed if e is not None and e.parent_guid]
+            edit.load(dict.fromkeys([key for key, _ in keyed] + [edit.parent_key(p) for p in parents] + unanswered))
             edit.renumber(keyed)
             for key, event in keyed:
                 if event is None:
@@ -233,7 +234,3 @@ class Tree:
     def _set(self, **columns: object) -> None:
         names = ", ".join(f"{column} = ?" for column in columns)
         self._db.execute(f"UPDATE state SET {names}", tuple(columns.values()))
-
-
-def _parent_keys(events: Iterable[Event]) -> list[bytes]:
-    return [parent_key(event.parent_guid) for event in events if event.parent_guid and not event.deleted]

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 from cterafs.demo import schema
 from cterafs.demo.accounts import Accounts, LoginRefused, User, bearer
 from cterafs.demo.faults import Faults
-from cterafs.demo.namespace import Folder, Namespace
+from cterafs.demo.inventory import CloudFolder, Inventory
 
 SESSION_COOKIE = "JSESSIONID"
 TOKEN_HEADER = "X-CTERA-TOKEN"  # noqa: S105  # its name
@@ -49,10 +49,10 @@ class ControlPlane:
         demand_token: refuse requests of a session that do not send back its X-CTERA-TOKEN.
     """
 
-    def __init__(self, accounts: Accounts, namespace: Namespace, faults: Faults) -> None:
+    def __init__(self, accounts: Accounts, inventory: Inventory, faults: Faults) -> None:
         self.demand_token = False
         self._accounts = accounts
-        self._namespace = namespace
+        self._inventory = inventory
         self._faults = faults
 
     @property
@@ -159,11 +159,11 @@ class ControlPlane:
         include = query.get("include")
         wanted = [name for name in include if isinstance(name, str)] if isinstance(include, list) else ["name"]
         start, limit = _number(query.get("startFrom"), 0), _number(query.get("countLimit"), 50)
-        matching = [folder for folder in self._namespace.folders if _matches(folder, query)]
+        matching = [folder for folder in self._inventory.folders if _matches(folder, query)]
         page = [_select(self._attributes(folder), wanted) for folder in matching[start : start + limit]]
         return _xml({"hasMore": start + limit < len(matching), "objects": page}, "QueryResponse")
 
-    def _attributes(self, folder: Folder) -> Mapping[str, schema.Value]:
+    def _attributes(self, folder: CloudFolder) -> Mapping[str, schema.Value]:
         return {"name": folder.name, "uid": folder.id, "owner": self._accounts.reference(folder.owner)}
 
 
@@ -201,7 +201,7 @@ def _select(attributes: Mapping[str, schema.Value], wanted: list[str]) -> Mappin
     return {name: attributes.get(name) for name in wanted}
 
 
-def _matches(folder: Folder, query: Mapping[str, schema.Value]) -> bool:
+def _matches(folder: CloudFolder, query: Mapping[str, schema.Value]) -> bool:
     owner = query.get("ownedBy")
     if owner is not None and owner != str(folder.owner):
         return False
@@ -209,7 +209,7 @@ def _matches(folder: Folder, query: Mapping[str, schema.Value]) -> bool:
     return all(_passes(folder, each) for each in filters) if isinstance(filters, list) else True
 
 
-def _passes(folder: Folder, rule: schema.Value) -> bool:
+def _passes(folder: CloudFolder, rule: schema.Value) -> bool:
     """Filters by name are all that clients of the notification service send."""
     if not isinstance(rule, Mapping) or rule.get("field") != "name":
         return False

@@ -14,8 +14,8 @@ from starlette.routing import BaseRoute, Route
 from cterafs.demo.accounts import Accounts, bearer
 from cterafs.demo.encoder import boundaries, data_key, wrap_key
 from cterafs.demo.faults import Faults
+from cterafs.demo.inventory import Inventory, Refused, UnknownObject
 from cterafs.demo.metadata import refuse
-from cterafs.demo.namespace import Namespace, UnknownObject
 from cterafs.demo.objects import ContentGone, Version
 from cterafs.demo.store import Store
 
@@ -33,10 +33,10 @@ class DirectIO:
         old_shape: as portal 8.2: the wrapped key at the top, compression and range left out.
     """
 
-    def __init__(self, accounts: Accounts, namespace: Namespace, store: Store, faults: Faults) -> None:
+    def __init__(self, accounts: Accounts, inventory: Inventory, store: Store, faults: Faults) -> None:
         self.old_shape = False
         self._accounts = accounts
-        self._namespace = namespace
+        self._inventory = inventory
         self._store = store
         self._faults = faults
 
@@ -51,14 +51,14 @@ class DirectIO:
         if token is None or not self._accounts.may_read_blocks(token):
             return refuse(401, "access key or token refused")
         try:
-            item, version = self._namespace.by_file_id(_number(request.path_params["file_id"]))
-            if item.directio_status is not None:
-                return refuse(item.directio_status, "this file is marked so")
+            version = self._inventory.by_file_id(_number(request.path_params["file_id"]))
             first = _number(request.query_params.get("rangeStart", "0"))
             last = _number(request.query_params.get("rangeEnd", str(version.size)))
             await run_in_threadpool(version.content.read, 0, min(1, version.size))
         except (UnknownObject, ContentGone):
             return refuse(400, "no such file")
+        except Refused as error:
+            return refuse(error.status, "this file is marked so")
         except ValueError as error:
             return refuse(400, str(error))
         return StreamingResponse(self._block_list(version, first, last), media_type="application/json")

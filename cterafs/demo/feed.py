@@ -12,8 +12,9 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
-from cterafs.demo.objects import Entry, Item, describe
+from cterafs.demo.objects import Entry
 
 LOG_LIMIT = 1_000_000
 """Entries that the log keeps, about 400 MB; older ones, and the cursors that point at them, expire."""
@@ -23,12 +24,23 @@ class CursorRejected(Exception):
     """The cursor was not issued here, or for other folders, or it has expired."""
 
 
+class Listing(Protocol):
+    """The namespace as it is now, in an order that does not change."""
+
+    def part(self, start: int, limit: int, folders: Sequence[int]) -> tuple[list[Entry], int | None]:
+        """Up to `limit` entries for these folders (none: all), from the place `start` on; 0 is the beginning.
+
+        Returns:
+            The entries, and the place behind them; None at the end.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class _Position:
     """What a cursor stands for.
 
     Attributes:
-        listing: index of the next object to list; None when the namespace has been listed.
+        listing: the next place to list from; None when the namespace has been listed.
         log: number of the next log entry to tell, counted since the start.
     """
 
@@ -44,12 +56,12 @@ class Feed:
     Thread-safe: the namespace changes in any thread, and pages are read in the server's.
 
     Args:
-        objects: everything that ever existed, in the order of listing; shared with the namespace.
-        lock: guards both.
+        listing: what exists.
+        lock: guards it, and the change log.
     """
 
-    def __init__(self, objects: Sequence[Item], lock: threading.RLock) -> None:
-        self._objects = objects
+    def __init__(self, listing: Listing, lock: threading.RLock) -> None:
+        self._listing = listing
         self._changed = threading.Condition(lock)
         self._key = secrets.token_bytes(16)
         self._log: list[Entry] = []
@@ -91,7 +103,10 @@ class Feed:
         """
         with self._changed:
             position = self._locate(tuple(sorted(set(folders))), cursor)
-            entries, position = self._listed(position, limit) if position.listing is not None else ([], position)
+            entries: list[Entry] = []
+            if position.listing is not None:
+                entries, place = self._listing.part(position.listing, limit, position.folders)
+                position = replace(position, listing=place)
             if position.listing is None and len(entries) < limit:
                 changes, position = self._told(position, limit - len(entries))
                 entries += changes
@@ -150,17 +165,6 @@ class Feed:
         self._changed.notify_all()
         for wake in self._waiters:
             wake()
-
-    def _listed(self, position: _Position, limit: int) -> tuple[list[Entry], _Position]:
-        start = position.listing or 0
-        found: list[Entry] = []
-        for index in range(start, len(self._objects)):
-            if len(found) == limit:
-                return found, replace(position, listing=index)
-            item = self._objects[index]
-            if not (item.deleted or item.hidden) and _selected(item.folder_id, position):
-                found.append(describe(item))
-        return found, replace(position, listing=None)
 
     def _told(self, position: _Position, limit: int) -> tuple[list[Entry], _Position]:
         found = list(itertools.islice(self._after(position), limit))

@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 
 from cterafs.demo.control import ControlPlane
 from cterafs.demo.feed import CursorRejected
-from cterafs.demo.namespace import Namespace, UnknownObject
+from cterafs.demo.inventory import Inventory, UnknownObject
 from cterafs.demo.objects import Entry
 
 MAX_LONGPOLL = 300.0
@@ -42,12 +42,12 @@ class NotificationService:
         old_shape: as older portals: `modified`, and ancestors unsorted, without the object itself.
     """
 
-    def __init__(self, control: ControlPlane, namespace: Namespace) -> None:
+    def __init__(self, control: ControlPlane, inventory: Inventory) -> None:
         self.page_size = 2000
         self.max_folders = 1000
         self.old_shape = False
         self._control = control
-        self._namespace = namespace
+        self._inventory = inventory
 
     @property
     def routes(self) -> list[BaseRoute]:
@@ -64,7 +64,7 @@ class NotificationService:
             if refusal := self._too_many(asked.folder_ids):
                 return refusal
             limit = max(1, min(asked.max_results, self.page_size))
-            entries, cursor, more = self._namespace.feed.page(asked.folder_ids, asked.cursor, limit)
+            entries, cursor, more = self._inventory.feed.page(asked.folder_ids, asked.cursor, limit)
         except msgspec.DecodeError as error:
             return refuse(400, str(error))
         except CursorRejected:
@@ -77,7 +77,7 @@ class NotificationService:
             if refusal := self._too_many(asked.folder_ids):
                 return refusal
             timeout = min(max(asked.timeout, 0) / 1000, MAX_LONGPOLL)
-            changes = await self._namespace.feed.wait(asked.folder_ids, asked.cursor, timeout)
+            changes = await self._inventory.feed.wait(asked.folder_ids, asked.cursor, timeout)
         except msgspec.DecodeError as error:
             return refuse(400, str(error))
         except CursorRejected:
@@ -87,7 +87,7 @@ class NotificationService:
     async def _ancestors(self, request: Request) -> Response:
         try:
             asked = msgspec.json.decode(await request.body(), type=_Ancestors)
-            entries = self._namespace.ancestors(asked.folder_id, asked.guid)
+            entries = self._inventory.ancestors(asked.folder_id, asked.guid)
         except msgspec.DecodeError as error:
             return refuse(400, str(error))
         except UnknownObject:

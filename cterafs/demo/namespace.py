@@ -11,11 +11,12 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cterafs.demo.encoder import Encoding
 from cterafs.demo.feed import Feed
+from cterafs.demo.inventory import Refused, UnknownObject
 from cterafs.demo.objects import Content, Entry, Item, MemoryContent, Version, describe
 
 FIRST_FILE_ID = 4_900_000_000
@@ -37,12 +38,25 @@ class Folder:
         return self.root.name
 
 
-class UnknownObject(LookupError):
-    """No such object, or it is deleted."""
+class _Listing:
+    """Lists what exists of `objects`, which the namespace shares: all that ever existed, in the order of listing."""
+
+    def __init__(self, objects: Sequence[Item]) -> None:
+        self._objects = objects
+
+    def part(self, start: int, limit: int, folders: Sequence[int]) -> tuple[list[Entry], int | None]:
+        found: list[Entry] = []
+        for index in range(start, len(self._objects)):
+            if len(found) == limit:
+                return found, index
+            item = self._objects[index]
+            if not (item.deleted or item.hidden) and (not folders or item.folder_id in folders):
+                found.append(describe(item))
+        return found, None
 
 
 class Namespace:
-    """All that the portal holds.
+    """All that the portal holds, in memory: an `Inventory` that can be changed in every way.
 
     Attributes:
         encoding: of the versions that are made from now on.
@@ -58,7 +72,7 @@ class Namespace:
         self.lock = threading.RLock()
         self._folders: dict[int, Folder] = {}
         self._objects: list[Item] = []
-        self.feed = Feed(self._objects, self.lock)
+        self.feed = Feed(_Listing(self._objects), self.lock)
         self._by_guid: dict[str, Item] = {}
         self._versions: list[Version] = []
         self._owners: dict[int, tuple[Item, Version]] = {}
@@ -111,17 +125,20 @@ class Namespace:
                 raise UnknownObject(guid)
             return [describe(ancestor) for ancestor in item.lineage()]
 
-    def by_file_id(self, file_id: int) -> tuple[Item, Version]:
-        """The file and the version that Direct IO means.
+    def by_file_id(self, file_id: int) -> Version:
+        """The version that Direct IO means.
 
         Raises:
-            UnknownObject: there is none, or it is deleted.
+            UnknownObject: there is none, or its file is deleted.
+            Refused: the file is marked so.
         """
         with self.lock:
             item, version = self._owners.get(file_id, (None, None))
             if item is None or version is None or item.deleted:
                 raise UnknownObject(file_id)
-            return item, version
+            if item.directio_status is not None:
+                raise Refused(item.directio_status)
+            return version
 
     def version(self, serial: int) -> Version | None:
         """The version that block URLs call `serial`, also when a newer one has replaced it."""

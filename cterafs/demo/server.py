@@ -26,6 +26,7 @@ from cterafs.demo.control import ControlPlane
 from cterafs.demo.directio import DirectIO
 from cterafs.demo.encoder import Encoding
 from cterafs.demo.faults import Faults
+from cterafs.demo.inventory import Inventory
 from cterafs.demo.metadata import NotificationService
 from cterafs.demo.namespace import Namespace
 from cterafs.demo.source import Source
@@ -50,6 +51,7 @@ class EmbeddedPortal:
 
     Args:
         source: a directory to follow, whose sub-directories are the cloud folders; without one, fill `namespace`.
+        inventory: what to serve instead of `namespace`.
         host: name or address to listen on.
         port: of the portal; 0 picks one. Storage always listens on a port of its own.
         encoding: how blocks are made.
@@ -57,8 +59,9 @@ class EmbeddedPortal:
         tls: serve https, with a certificate of a private authority, see `ca_file`.
 
     Attributes:
-        namespace: what the portal holds, and may be changed at any time.
+        namespace: what the portal holds, and may be changed at any time; unless it serves another inventory.
         accounts: users, sessions and keys.
+        inventory: what it serves.
         store: the object store.
         faults: hooks into every request, and counts of them.
         control, notifications, directio: the services, with what differs between portals.
@@ -69,6 +72,7 @@ class EmbeddedPortal:
         self,
         source: Path | None = None,
         *,
+        inventory: Inventory | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         username: str = "admin",
@@ -82,10 +86,11 @@ class EmbeddedPortal:
         self.faults = Faults()
         self.accounts = Accounts(username, self.password)
         self.namespace = Namespace(encoding)
-        self.store = Store(self.namespace.version, self.faults, url_ttl)
-        self.control = ControlPlane(self.accounts, self.namespace, self.faults)
-        self.notifications = NotificationService(self.control, self.namespace)
-        self.directio = DirectIO(self.accounts, self.namespace, self.store, self.faults)
+        self.inventory: Inventory = self.namespace if inventory is None else inventory
+        self.store = Store(self.inventory.version, self.faults, url_ttl)
+        self.control = ControlPlane(self.accounts, self.inventory, self.faults)
+        self.notifications = NotificationService(self.control, self.inventory)
+        self.directio = DirectIO(self.accounts, self.inventory, self.store, self.faults)
         self._source = Source(source, self.namespace, self.accounts.owner.uid) if source else None
         self._host = host
         self._ports = [port, 0]
@@ -144,7 +149,7 @@ class EmbeddedPortal:
             raise
         self.store.base_url = self.storage_url
         self.store.open()
-        self.namespace.feed.open()
+        self.inventory.feed.open()
         routes = [*self.control.routes, *self.notifications.routes, *self.directio.routes]
         app = Starlette(routes=routes, exception_handlers={ClientDisconnect: _nobody_listens})
         self._servers = [self._server(app), self._server(self.store.app)]
@@ -239,7 +244,7 @@ class EmbeddedPortal:
         for server in self._servers:
             server.cut()
         # Only now, so that nobody is answered who would not have been.
-        self.namespace.feed.close()
+        self.inventory.feed.close()
         self.faults.release()
         for server in self._servers:
             server.end()

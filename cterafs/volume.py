@@ -237,7 +237,7 @@ class Volume:
         """Bytes of an open file; fewer than `size` only at its end.
 
         Raises:
-            StaleInode: the version that was opened is superseded, and storage does not have it any more.
+            StaleInode: storage does not have the version that was opened any more.
             DirectIOError: they cannot be had.
         """
         inode, reader = self._readers[handle]
@@ -248,10 +248,8 @@ class Volume:
             if content is not None:
                 content.changed = True
             raise
-        except ObjectNotFoundError as error:
-            if inode in self._ghosts:
-                raise StaleInode(f"storage no longer has the version that was opened: {error}") from None
-            raise
+        except ObjectNotFoundError as error:  # a file that is open is not missing: the feed will tell what became of it
+            raise StaleInode(f"storage no longer has the version that was opened: {error}") from None
 
     def close(self, handle: int) -> None:
         """Ends a handle."""

@@ -157,7 +157,7 @@ async def test_a_handle_whose_version_is_gone_from_storage_is_stale(rig: Rig) ->
     old = await rig.find("a")
     handle, _ = await rig.volume.open(old.inode)
     rig.remotes[0].error = ObjectNotFoundError(1)
-    with pytest.raises(ObjectNotFoundError):
+    with pytest.raises(StaleInode):
         await rig.volume.read(handle, 0, 10)
     rig.apply(file("a", "a", 2))
     with pytest.raises(StaleInode):

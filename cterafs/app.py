@@ -79,7 +79,7 @@ async def open_volume(config: Config, credentials: Credentials) -> AsyncIterator
         volume = Volume(
             store,
             cache=BlockCache(memory, nursery, stats),
-            remote=lambda file_id, size: RemoteFile(direct, file_id, size),
+            remote=lambda file_id, size, fingerprint: RemoteFile(direct, file_id, size, fingerprint),
             nursery=nursery,
             options=VolumeOptions(readahead=config.readahead.max, timeout=config.direct.timeout),
             stats=stats,

@@ -19,6 +19,7 @@ from cterafs.content.cache import BlockCache
 from cterafs.content.readahead import ReadAhead
 from cterafs.content.reader import Reader
 from cterafs.content.source import BlockSource, Remote
+from cterafs.direct.remote import Fingerprint
 from cterafs.errors import (
     IsADirectory,
     NoAttribute,
@@ -44,6 +45,10 @@ SOURCES_IN_MEMORY = 256
 STORE_THREADS = 8
 """Threads that may read the tree at once; apart from those of downloads, which can all be busy or hung."""
 
+FINGERPRINTS_IN_MEMORY = 50_000
+"""Files whose version is still known when their list of blocks is not: about 20 MiB. The kernel may keep the pages of
+these between two opens, since a renewed list tells whether they are still good."""
+
 READ_DEADLINE_FACTOR = 4
 """A read may take this many times `direct.timeout`, which bounds the time without progress: storage that drips is
 given up as well."""
@@ -60,7 +65,7 @@ class VolumeOptions:
 class RemoteFactory(Protocol):
     """Makes the storage side of one version of a file."""
 
-    def __call__(self, file_id: int, size: int) -> Remote: ...
+    def __call__(self, file_id: int, size: int, fingerprint: Fingerprint, /) -> Remote: ...
 
 
 class Observer(Protocol):
@@ -115,6 +120,7 @@ class Volume:
         self._references = References()
         self._contents: dict[Inode, _Content] = {}
         self._idle: LRUCache[Inode, _Content] = LRUCache(SOURCES_IN_MEMORY)
+        self._fingerprints: LRUCache[Inode, Fingerprint] = LRUCache(FINGERPRINTS_IN_MEMORY)
         self._readers: dict[int, tuple[Inode, Reader]] = {}
         self._handle_numbers = itertools.count(1)
 
@@ -265,6 +271,7 @@ class Volume:
                 del self._ghosts[inode]
         else:
             self._idle[inode] = content
+            self._fingerprints[inode] = content.source.fingerprint
 
     @property
     def open_files(self) -> int:
@@ -281,16 +288,17 @@ class Volume:
             if content.changed:
                 raise StaleInode(f"{node.name!r} was replaced in storage while it is open")
             return content, True
-        content, keep = self._idle.pop(node.inode, None), True
+        content, known = self._idle.pop(node.inode, None), self._fingerprints.pop(node.inode, None)
         if content is not None and content.changed:
             content.source.forget()
-            content, keep = None, False
+            content = known = None
         if content is None:
             if node.file_id is None:
                 raise StaleInode(f"the portal gave no file id for {node.name!r}")
-            content = _Content(BlockSource(node, self._remote(node.file_id, node.size), self._cache))
+            remote = self._remote(node.file_id, node.size, known or ())
+            content = _Content(BlockSource(node, remote, self._cache))
         self._contents[node.inode] = content
-        return content, keep
+        return content, known is not None
 
     # --- changes: what the follower tells ---------------------------------------------------------------------------
 
@@ -310,6 +318,7 @@ class Volume:
                     self._nodes.pop(node.inode, None)
             if change.old is not None and (change.new is None or change.new.inode != change.old.inode):
                 self._idle.pop(change.old.inode, None)
+                self._fingerprints.pop(change.old.inode, None)
         if self.observer is not None:
             self.observer.push(changes)
 

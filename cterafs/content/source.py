@@ -8,12 +8,17 @@ from typing import Protocol
 
 from cterafs.content.cache import BlockCache
 from cterafs.content.memory import BlockKey
+from cterafs.direct.remote import Fingerprint
 from cterafs.errors import DirectIOError
 from cterafs.model import Chunk, Extent, Node
 
 
 class Remote(Protocol):
     """The blocks of one version of one file in storage (`cterafs.direct.RemoteFile`)."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What tells this version from another; an object made with it notices that storage changed."""
 
     async def chunks(self, extent: Extent) -> Sequence[Chunk]:
         """The chunks that cover `extent`, in order."""
@@ -54,6 +59,11 @@ class BlockSource:
     async def block(self, chunk: Chunk) -> bytes:
         """A block's plaintext, from memory or from storage."""
         return await self._cache.get(self._key(chunk), len(chunk.extent), partial(self._remote.read, chunk))
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What is known of this version, for who opens the file again later."""
+        return self._remote.fingerprint
 
     def cached(self, chunk: Chunk) -> bool:
         """In memory, or on its way."""

@@ -38,6 +38,8 @@ class BlockSource(Protocol):
 
 Ask = Extent | None
 """The range that a list was asked for; None is the whole file."""
+Fingerprint = tuple[tuple[Ask, bytes], ...]
+"""A digest for each list of blocks that was seen."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,13 +62,22 @@ class RemoteFile:
     that gives the file another size, or a block another path or length, is of another version.
     """
 
-    def __init__(self, client: BlockSource, file_id: int, size: int | None = None) -> None:
-        """`size`: of the version that is wanted, in bytes; None takes whatever version comes first."""
+    def __init__(
+        self, client: BlockSource, file_id: int, size: int | None = None, fingerprint: Fingerprint = ()
+    ) -> None:
+        """Fetches nothing yet.
+
+        Args:
+            size: of the version that is wanted, in bytes; None takes whatever version comes first.
+            fingerprint: what an earlier object knew of that version.
+        """
         self.file_id = file_id
         self._client = client
         self._size = size
         self._windows: OrderedDict[Ask, _Window] = OrderedDict()  # the one used last at the end
-        self._digests: dict[Ask, bytes] = {}  # of every list ever seen: what remains when its window is dropped
+        self._digests: dict[Ask, bytes] = dict(
+            fingerprint
+        )  # of every list ever seen: what remains when its window is dropped
         self._flights: dict[Ask, Flight[_Window]] = {}
         self._changed: str | None = None
 
@@ -74,6 +85,11 @@ class RemoteFile:
     def size(self) -> int | None:
         """In bytes; None until the first list has come, where it was not given."""
         return self._size
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What tells this version from another, in some 16 bytes per list of blocks that was seen."""
+        return tuple(self._digests.items())
 
     async def chunks(self, extent: Extent) -> Sequence[Chunk]:
         """The blocks that hold any byte of `extent`, in order; none where it lies beyond the end.

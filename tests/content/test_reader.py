@@ -34,6 +34,7 @@ class Remote:
         self.hung: set[int] = set()
         self.broken: set[int] = set()
         self.covers = Extent(0, SIZE)
+        self.fingerprint = ()
 
     async def chunks(self, extent: Extent) -> Sequence[Chunk]:
         covered = extent.intersect(self.covers)

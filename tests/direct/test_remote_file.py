@@ -292,6 +292,18 @@ async def test_a_list_of_another_size_than_was_asked_for_is_another_version() ->
 
 
 @pytest.mark.usefixtures("small_windows")
+async def test_a_fingerprint_tells_another_version_to_a_new_object() -> None:
+    async with anyio.create_task_group() as tasks:
+        portal = Portal(tasks, 100)
+        first = RemoteFile(portal, 7, 100)
+        await first.chunks(Extent(0, 100))
+        same = RemoteFile(portal, 7, 100, first.fingerprint)
+        assert len(await same.chunks(Extent(0, 100))) == 10
+        portal.content = "v2"
+        with pytest.raises(errors.VersionChangedError):
+            await RemoteFile(portal, 7, 100, first.fingerprint).chunks(Extent(0, 100))
+
+
 async def test_a_part_that_was_dropped_is_still_compared() -> None:
     async with anyio.create_task_group() as group:
         portal = Portal(group, 10_000)

@@ -12,6 +12,7 @@ import trio.testing
 
 from cterafs.content.cache import BlockCache
 from cterafs.content.memory import BlockMemory
+from cterafs.direct.remote import Fingerprint
 from cterafs.errors import (
     IsADirectory,
     NoAttribute,
@@ -48,9 +49,11 @@ def file(guid: str, name: str, version: int = 1, size: int = 250) -> Event:
 class Remote:
     """Storage of one version: every byte is the low byte of the file id. `error` is raised instead, if set."""
 
-    def __init__(self, file_id: int, size: int) -> None:
+    def __init__(self, file_id: int, size: int, fingerprint: Fingerprint) -> None:
         self.file_id = file_id
         self.size = size
+        self.known = fingerprint
+        self.fingerprint: Fingerprint = ((None, b"digest"),)
         self.error: Exception | None = None
 
     async def chunks(self, extent: Extent) -> Sequence[Chunk]:
@@ -83,8 +86,8 @@ class Rig:
             stats=Stats(),
         )
 
-    def _remote(self, file_id: int, size: int) -> Remote:
-        self.remotes.append(Remote(file_id, size))
+    def _remote(self, file_id: int, size: int, fingerprint: Fingerprint) -> Remote:
+        self.remotes.append(Remote(file_id, size, fingerprint))
         return self.remotes[-1]
 
     def apply(self, *events: Event, between: Callable[[], None] = lambda: None) -> Sequence[Change]:
@@ -225,6 +228,25 @@ async def test_storage_that_changed_without_an_event_fails_old_handles_and_start
     assert not keep  # the kernel's pages are of the other version
     assert bytes(await rig.volume.read(handle, 0, 250)) == b"\x01" * 250
     assert len(rig.remotes) == 2
+
+
+async def test_what_is_known_of_a_version_outlives_its_list_of_blocks(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frontend may keep its pages only as long as somebody could tell that they are of another version."""
+    node = await rig.find("a")
+    handle, keep = await rig.volume.open(node.inode)
+    assert not keep  # nothing is known of what the frontend may hold
+    rig.volume.close(handle)
+    rig.volume._idle.clear()
+    handle, keep = await rig.volume.open(node.inode)
+    assert keep
+    assert rig.remotes[1].known == rig.remotes[0].fingerprint
+    rig.volume.close(handle)
+    rig.volume._idle.clear()
+    rig.volume._fingerprints.clear()
+    _, keep = await rig.volume.open(node.inode)
+    assert not keep
 
 
 async def test_files_and_directories_are_not_taken_for_each_other(rig: Rig) -> None:

@@ -291,7 +291,6 @@ async def test_a_list_of_another_size_than_was_asked_for_is_another_version() ->
             await RemoteFile(Portal(group, 100), 7, 99).chunks(Extent(0, 10))
 
 
-@pytest.mark.usefixtures("small_windows")
 async def test_a_fingerprint_tells_another_version_to_a_new_object() -> None:
     async with anyio.create_task_group() as tasks:
         portal = Portal(tasks, 100)
@@ -304,6 +303,7 @@ async def test_a_fingerprint_tells_another_version_to_a_new_object() -> None:
             await RemoteFile(portal, 7, 100, first.fingerprint).chunks(Extent(0, 100))
 
 
+@pytest.mark.usefixtures("small_windows")
 async def test_a_part_that_was_dropped_is_still_compared() -> None:
     async with anyio.create_task_group() as group:
         portal = Portal(group, 10_000)

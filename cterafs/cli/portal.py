@@ -1,16 +1,20 @@
-"""`cterafs portal`: the embedded portal and object store alone, over a directory."""
+"""`cterafs portal`: the embedded portal and object store alone, over a directory or a namespace that is computed."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cterafs.errors import ConfigError
 
 if TYPE_CHECKING:
+    from cterafs.demo.encoder import Encoding
+    from cterafs.demo.inventory import Inventory
     from cterafs.demo.server import EmbeddedPortal
 
 DEFAULT_LISTEN = "127.0.0.1:8090"
@@ -25,11 +29,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "portal",
         help="serve a directory as an embedded portal and object store",
         description="Serves a directory, whose sub-directories are the cloud folders, as a portal and an object store "
-        "would, and follows what changes in it. Prints one line of JSON, with the addresses and credentials, when it "
-        "is ready, and serves until it is interrupted. It is meant for tests and demonstrations.",
+        "would, and follows what changes in it; or a namespace that is computed, for measuring. Prints one line of "
+        "JSON, with the addresses and credentials, when it is ready, and serves until it is interrupted. It is meant "
+        "for tests and demonstrations.",
     )
-    parser.add_argument(
-        "--source", type=Path, required=True, metavar="DIR", help="its sub-directories are the cloud folders"
+    content = parser.add_mutually_exclusive_group(required=True)
+    content.add_argument("--source", type=Path, metavar="DIR", help="its sub-directories are the cloud folders")
+    content.add_argument(
+        "--synthetic",
+        metavar="FILES=N,...",
+        help="as many files as you like, without a disk; also FOLDERS, FANOUT (files in a directory), DEPTH, LARGEST "
+        "(files in the largest directory), SIZE (median, in bytes), ORDER (tree or scattered), SEED, and RATE "
+        "(changes in a second)",
     )
     parser.add_argument(
         "--listen",
@@ -64,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from cterafs.config import LogConfig
 
     logsetup.configure(LogConfig(level="warning"), verbose=args.verbose)
-    if not args.source.is_dir():
+    if args.source is not None and not args.source.is_dir():
         raise ConfigError(f"--source: {args.source} is not a directory")
     encoding = Encoding(
         DEFAULT_BLOCK_SIZE if args.block_size is None else args.block_size,
@@ -72,18 +83,42 @@ def run(args: argparse.Namespace) -> int:
         encrypted=not args.no_encryption,
         variable=args.block_size is None,
     )
+    namespace, changes = (None, contextlib.nullcontext()) if args.synthetic is None else _synthetic(args, encoding)
     host, port = args.listen
     # Before any thread is started: all inherit the mask, so that the signals wait for sigwait.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
-        with EmbeddedPortal(
-            args.source, host=host, port=port, encoding=encoding, url_ttl=args.url_ttl, tls=args.tls
-        ) as portal:
+        with (
+            EmbeddedPortal(
+                args.source,
+                inventory=namespace,
+                host=host,
+                port=port,
+                encoding=encoding,
+                url_ttl=args.url_ttl,
+                tls=args.tls,
+            ) as portal,
+            changes,
+        ):
             print(json.dumps(_announcement(portal)), flush=True)
             signal.sigwait(ENDING)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return 0
+
+
+def _synthetic(args: argparse.Namespace, encoding: Encoding) -> tuple[Inventory, AbstractContextManager[object]]:
+    """The namespace that was asked for, and what changes it for as long as the context lasts."""
+    from cterafs.demo.synthetic.churn import Churn
+    from cterafs.demo.synthetic.shape import Shape
+    from cterafs.demo.synthetic.tree import SyntheticNamespace
+
+    try:
+        shape = Shape.parse(args.synthetic)
+    except ValueError as error:
+        raise ConfigError(f"--synthetic: {error}") from None
+    namespace = SyntheticNamespace(shape, encoding)
+    return namespace, Churn(namespace, shape.rate) if shape.rate else contextlib.nullcontext()
 
 
 def _announcement(portal: EmbeddedPortal) -> dict[str, str]:

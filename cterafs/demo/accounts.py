@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 LOCAL = ""
 """The domain of local users."""
 
+FIRST_UID = 1000
+"""Of the account that owns the portal; others follow."""
+
 
 class LoginRefused(Exception):
     """Wrong user, password or ticket."""
@@ -57,7 +60,7 @@ class Accounts:
 
     def add(self, name: str, *, domain: str = LOCAL, password: str | None = None, role: str = "ReadWriteAdmin") -> User:
         """A new user, local or of a domain."""
-        user = User(1000 + len(self._users), name, domain, role, password)
+        user = User(FIRST_UID + len(self._users), name, domain, role, password)
         self._users[domain, name] = user
         return user
 

@@ -81,6 +81,36 @@ def test_options_that_make_no_sense_are_refused(arguments: list[str], capsys: py
     assert arguments[0] in capsys.readouterr().err
 
 
+def test_a_directory_or_a_computed_namespace_but_not_both(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        parse("--synthetic", "FILES=10")
+    assert raised.value.code == 2
+    assert "--synthetic: not allowed with" in capsys.readouterr().err
+
+
+def test_a_computed_namespace_that_cannot_be_is_refused() -> None:
+    args = parse("--listen", "127.0.0.1:0")
+    args.source, args.synthetic, args.verbose = None, "FILES=many", False
+    with pytest.raises(ConfigError, match="FILES=many"):
+        command.run(args)
+
+
+def test_a_computed_namespace_is_served() -> None:
+    arguments = ["portal", "--synthetic", "FILES=10,FOLDERS=2,RATE=100", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen([sys.executable, "-m", "cterafs.cli.main", *arguments], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        announced = json.loads(process.stdout.readline())
+        with httpx.Client(base_url=announced["url"], timeout=30) as http:
+            form = {"j_username": announced["username"], "j_password": announced["password"]}
+            http.post("/ServicesPortal/api/login", data=form).raise_for_status()
+            page = http.post("/ServicesPortal/v2/api/metadata/list", json={"folder_ids": []}).json()
+            assert sum(entry["type"] == "file" for entry in page["entries"]) >= 10
+            asked = {"folder_ids": [], "cursor": page["cursor"]}
+            assert http.post("/ServicesPortal/v2/api/metadata/longpoll", json=asked).json() == {"changes": True}
+        process.terminate()
+    assert process.returncode == 0
+
+
 def test_a_source_that_is_not_a_directory_is_refused(tmp_path: Path) -> None:
     args = parse("--listen", "127.0.0.1:0")
     args.source, args.verbose = tmp_path / "nowhere", False

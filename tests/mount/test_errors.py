@@ -1,0 +1,115 @@
+"""What a read fails with, by what went wrong; and that it works again when it is put right."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+from real_mount import Mount
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from cterafs.demo.encoder import Codec, Encoding
+from cterafs.demo.objects import Item
+from cterafs.demo.server import EmbeddedPortal
+
+CONTENT = random.Random(9).randbytes(200_000)
+
+
+@pytest.fixture
+def item(portal: EmbeddedPortal) -> Item:
+    portal.namespace.encoding = Encoding(block_size=100_000, codec=Codec.GZIP)
+    return portal.namespace.create(portal.namespace.create_folder("Folder"), "file", CONTENT)
+
+
+@pytest.fixture
+def broken(mount: Mount, item: Item) -> Iterator[Callable[[], int]]:
+    """Reads the file, and gives the error of it."""
+    mount.configure(direct_timeout="3s")
+    mount.start()
+
+    def read() -> int:
+        file = os.open(mount.path / "Folder/file", os.O_RDONLY)
+        try:
+            os.pread(file, 10, 0)
+        except OSError as error:
+            return error.errno or 0
+        finally:
+            os.close(file)
+        return 0
+
+    yield read
+    mount.portal.faults.portal = mount.portal.faults.storage = None
+    item.directio_status = None
+    assert (mount.path / "Folder/file").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (401, errno.EACCES),
+        (403, errno.EACCES),
+        (404, errno.EIO),
+        (422, errno.ENOTSUP),
+        (500, errno.EIO),
+    ],
+)
+def test_the_portals_answer(broken: Callable[[], int], item: Item, status: int, code: int) -> None:
+    item.directio_status = status
+    assert broken() == code
+
+
+def test_no_blocks(broken: Callable[[], int], portal: EmbeddedPortal) -> None:
+    def none(kind: str, request: Request) -> Response | None:
+        return JSONResponse({"chunks": []}) if kind == "directio" else None
+
+    portal.faults.portal = none
+    assert broken() == errno.ENODATA
+
+
+@pytest.mark.parametrize("status", [400, 403, 416, 500, 503])
+def test_storages_answer(broken: Callable[[], int], portal: EmbeddedPortal, status: int) -> None:
+    portal.faults.storage = lambda kind, request: Response(status_code=status)
+    assert broken() == errno.EIO
+
+
+@pytest.mark.parametrize("body", [b"", b"garbage" * 1000, CONTENT[:100_000], b"\0" * 100_033])
+def test_another_body(broken: Callable[[], int], portal: EmbeddedPortal, body: bytes) -> None:
+    portal.faults.storage = lambda kind, request: Response(body)
+    assert broken() == errno.EIO
+
+
+def test_a_connection_that_breaks(broken: Callable[[], int], portal: EmbeddedPortal) -> None:
+    portal.faults.storage = lambda kind, request: portal.faults.cut(request)
+    assert broken() == errno.ENETRESET
+
+
+def test_one_bad_answer_is_made_good_without_an_error(broken: Callable[[], int], portal: EmbeddedPortal) -> None:
+    """The first attempt at every block fails in one way or another."""
+    failures = iter(
+        [Response(status_code=500), Response(b"garbage"), Response(status_code=403), Response(status_code=429)]
+    )
+    portal.faults.storage = lambda kind, request: next(failures, None)
+    assert broken() == 0
+
+
+def test_urls_that_expire_while_a_file_is_read(mount: Mount, item: Item) -> None:
+    mount.start()
+    with (mount.path / "Folder/file").open("rb", buffering=0) as file:
+        assert file.read(10) == CONTENT[:10]
+        mount.portal.expire_urls()
+        assert os.pread(file.fileno(), 200_000, 0) == CONTENT
+    assert mount.complaints() == []
+
+
+def test_a_session_that_expires(mount: Mount, item: Item) -> None:
+    mount.start()
+    mount.settle()
+    mount.portal.expire_sessions()
+    mount.portal.namespace.write(item, b"new")
+    mount.settle()
+    assert (mount.path / "Folder/file").read_bytes() == b"new"
+    assert mount.status()["state"] == "live"

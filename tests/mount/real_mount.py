@@ -89,7 +89,7 @@ class Mount:
 
     def settle(self) -> None:
         """Waits until every change that the portal knows is visible through the mount."""
-        assert self.portal.namespace.feed.wait_until_followed(DEADLINE), "the mount does not follow"
+        assert self.portal.inventory.feed.wait_until_followed(DEADLINE), "the mount does not follow"
 
     def signal(self, number: int) -> None:
         """Sends a signal and waits for the process to end."""

@@ -83,6 +83,7 @@ class Store:
         self.read_only: Final = read_only
         self._acls: Final = Acls()
         self._idle: Final[deque[sqlite3.Connection]] = deque()
+        self._held: Final[set[sqlite3.Connection]] = set()
         self._closed = False
 
     @classmethod
@@ -106,8 +107,14 @@ class Store:
         store._idle.append(db)
         return store
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def close(self) -> None:
         self._closed = True
+        for db in list(self._held):
+            db.interrupt()
         while self._idle:
             self._idle.pop().close()
 
@@ -226,6 +233,22 @@ class Store:
         db = self._connect()
         db.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
         return db
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own for a long query: it sees one state, writes nothing, and ends when the store does."""
+        if self._closed:
+            raise errors.StateError(f"{self.database} is closed")
+        with disk_errors(self.database, "read"):
+            db = self._connect()
+            self._held.add(db)
+            try:
+                db.execute("PRAGMA query_only = 1")
+                db.execute("BEGIN")
+                yield db
+            finally:
+                self._held.discard(db)
+                db.close()
 
     def _connect(self) -> sqlite3.Connection:
         mode = "ro" if self.read_only else "rwc"

@@ -23,12 +23,11 @@ class Negatives:
 
     def add(self, parent: Inode, name: bytes) -> bool:
         """True: remembered, so the kernel may keep the answer."""
-        names = self._names.setdefault(parent, set())
-        if name in names:
+        if name in self._names.get(parent, ()):
             return True
         if self._count >= self._limit:
             return False
-        names.add(name)
+        self._names.setdefault(parent, set()).add(name)
         self._count += 1
         return True
 
@@ -39,11 +38,15 @@ class Negatives:
             return False
         names.discard(name)
         self._count -= 1
+        if not names:
+            del self._names[parent]
         return True
 
-    def drop(self, parent: Inode) -> None:
-        """The kernel forgot the whole directory."""
-        self._count -= len(self._names.pop(parent, ()))
+    def drop(self, parent: Inode) -> set[bytes]:
+        """Forgets all names of a directory, and gives them: the kernel forgot it, or they may all exist now."""
+        names = self._names.pop(parent, set())
+        self._count -= len(names)
+        return names
 
     def __len__(self) -> int:
         return self._count

@@ -29,7 +29,10 @@ UNMOUNTED = (errno.ENOTCONN, errno.ENODEV, errno.EBADF, errno.EINVAL)
 
 
 class Entry(NamedTuple):
-    """Forget a name. `deleted`: the inode that is gone, so that whoever watches it hears of it; 0 if it lives on."""
+    """Forget a name. `deleted`: the file that is gone, so that whoever watches it hears of it; 0 if it lives on.
+
+    Never a directory: the kernel would take it for dead as long as anybody stands in it, and it can come back.
+    """
 
     parent: Inode
     name: bytes
@@ -41,7 +44,7 @@ class Entry(NamedTuple):
         except OSError as error:
             if not self.deleted or error.errno in (*GONE, *UNMOUNTED):
                 raise
-            # The kernel refuses a deletion of a directory in which it holds names, and of anything mounted upon.
+            # The kernel refuses a deletion of what something is mounted upon.
             Entry(self.parent, self.name).send()
 
 
@@ -103,14 +106,19 @@ class Notifier:
 
     def _notifications(self, change: Change) -> Iterator[Notification]:
         old, new = change.old, change.new
-        if old is not None and new is not None and _place(old) == _place(new) and old.inode == new.inode:
-            if self._volume.referenced(old.inode):
-                yield Attributes(old.inode)
-            return
         if old is not None and self._volume.referenced(old.inode):
-            yield Entry(old.parent, old.name.encode(), old.inode if new is None else Inode(0))
-        if new is not None and self._negatives.discard(new.parent, new.name.encode()):
+            if new is None or new.inode != old.inode or _place(new) != _place(old):
+                gone = new is None and not old.is_dir
+                yield Entry(old.parent, old.name.encode(), old.inode if gone else Inode(0))
+            if new is not None and new.inode == old.inode and _look(new) != _look(old):  # for who has it open
+                yield Attributes(old.inode)
+        if new is None:
+            return
+        if self._negatives.discard(new.parent, new.name.encode()):
             yield Entry(new.parent, new.name.encode())
+        if old is None and new.is_dir:  # back from the dead, whose names were all denied to whoever stood in it
+            for name in self._negatives.drop(new.inode):
+                yield Entry(new.inode, name)
 
     def _send(self, batch: Sequence[Notification]) -> None:
         for notification in batch:
@@ -127,3 +135,8 @@ class Notifier:
 
 def _place(node: Node) -> tuple[Inode, str]:
     return node.parent, node.name
+
+
+def _look(node: Node) -> tuple[int, int, int]:
+    """What the kernel caches of an object, and what can change while its inode stays."""
+    return node.size, node.mtime_ns, node.ctime_ns

@@ -81,6 +81,7 @@ def test_a_rename_keeps_the_inode_and_open_handles(
         inode = os.fstat(held.fileno()).st_ino
         namespace.rename(item, "after")
         mount.settle()
+        assert os.fstat(held.fileno()).st_ctime_ns // 1000 == item.ctime_ns // 1000  # told in microseconds
         assert listing(root) == ["after"]
         assert not (root / "before").exists()
         assert (root / "after").stat().st_ino == inode
@@ -146,6 +147,28 @@ def test_a_deleted_directory_takes_its_tree_along_and_comes_back_with_it(
     namespace.undelete(top)
     mount.settle()
     assert (root / "top/sub/file").read_bytes() == OLD
+
+
+def test_names_denied_in_a_deleted_directory_come_back_with_it(
+    namespace: Namespace, folder: Item, mount: Mount, root: Path
+) -> None:
+    """Who stands in the directory keeps its inode alive in the kernel, and with it every "there is none"."""
+    namespace.tell_descendants = False
+    top = namespace.mkdir(folder, "top")
+    namespace.create(top, "file", OLD)
+    mount.settle()
+    here = os.open(root / "top", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        namespace.delete(top)
+        mount.settle()
+        with pytest.raises(FileNotFoundError):
+            os.stat("file", dir_fd=here)
+        namespace.undelete(top)
+        mount.settle()
+        assert (root / "top/file").read_bytes() == OLD
+        assert os.stat("file", dir_fd=here).st_size == len(OLD)
+    finally:
+        os.close(here)
 
 
 def test_two_files_swap_their_names(namespace: Namespace, folder: Item, mount: Mount, root: Path) -> None:

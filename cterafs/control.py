@@ -82,7 +82,7 @@ async def serve(mountpoint: Path, directory: Path, status: Status) -> AsyncItera
         status: what `{"command": "status"}` is answered with.
     """
     record = Record(str(mountpoint), os.getpid(), str(directory))
-    name = hashlib.sha256(record.mountpoint.encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]
     path = run_directory() / f"{name}.json"
     with _listener(directory) as listening:
         path.write_text(json.dumps(asdict(record)))

@@ -16,6 +16,9 @@ from cterafs.errors import MountError
 FUSECTL = Path("/sys/fs/fuse/connections")
 FSTYPE = "fuse.cterafs"
 
+LINKS = 40
+"""Symbolic links that lead to one another, as many as the kernel follows (path_resolution(7))."""
+
 MNT_DETACH = 2  # <sys/mount.h>
 HELPER_TIMEOUT = 30.0
 """Seconds for fusermount3, which only calls umount(2)."""
@@ -39,9 +42,11 @@ class Mounted:
 def mounts() -> list[Mounted]:
     """Everything that is mounted, the topmost of a path last."""
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    text = os.fsdecode(Path("/proc/self/mountinfo").read_bytes())
+    # Not splitlines() and split(): they know more blanks than the kernel escapes.
+    for line in text.removesuffix("\n").split("\n"):
         before, _, after = line.partition(" - ")
-        fields, rest = before.split(), after.split()
+        fields, rest = before.split(" "), after.split(" ")
         found.append(Mounted(Path(_unescape(fields[4])), rest[0], _unescape(rest[1]), fields[2]))
     return found
 
@@ -52,9 +57,20 @@ def mounted_at(path: Path) -> Mounted | None:
 
 
 def absolute(mountpoint: str | Path) -> Path:
-    """The path as the kernel lists it: only the parent is resolved, since the mount itself may be dead."""
+    """The path as the kernel lists it. Links are followed, but not into the mount, which may be dead or hung.
+
+    Raises:
+        MountError: the links lead nowhere.
+    """
     path = Path(os.path.abspath(mountpoint))  # noqa: PTH100  # Path.resolve would follow into the mount
-    return path.parent.resolve() / path.name if path.name else path
+    for _ in range(LINKS):
+        path = Path(os.path.realpath(path.parent)) / path.name
+        try:
+            target = path.readlink()
+        except OSError:  # not a link
+            return path
+        path = Path(os.path.abspath(path.parent / target))  # noqa: PTH100
+    raise MountError(f"{mountpoint} is a link that leads to itself")
 
 
 def prepare(path: Path) -> None:
@@ -122,15 +138,18 @@ def _fusermount(path: Path, lazy: bool) -> tuple[int, str]:
     program = shutil.which("fusermount3")
     if program is None:
         return errno.ENOENT, "fusermount3 is not installed; install the package fuse3"
-    done = subprocess.run(
-        [program, "-u", *(["-z"] if lazy else []), "--", str(path)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=HELPER_TIMEOUT,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [program, "-u", *(["-z"] if lazy else []), "--", str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=HELPER_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return errno.ETIMEDOUT, f"fusermount3 did not answer in {HELPER_TIMEOUT:.0f} s"
     if done.returncode == 0:
         return 0, ""
     busy = os.strerror(errno.EBUSY) in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 from collections.abc import Callable, Iterable
@@ -57,24 +58,24 @@ async def serve(
     try:
         await session.run(ready)
     finally:
-        pyfuse3.close(unmount=not session.unmounted)
+        try:
+            session.leave()
+        finally:
+            pyfuse3.close(unmount=False)
 
 
 class _Session:
-    """The tasks of a mount; `unmounted` says that the path is no longer ours to unmount."""
+    """The tasks of a mount."""
 
     def __init__(self, notifier: Notifier, path: Path) -> None:
-        self.unmounted = False
         self._notifier = notifier
         self._path = path
         self._answering = trio.CancelScope()
-        self._connection: Path | None = None
+        self._mounted = mountpoint.mounted_at(path)
 
     async def run(self, ready: Callable[[], None]) -> None:
-        mounted = mountpoint.mounted_at(self._path)
-        if mounted is not None:
-            self._connection = mounted.connection
-            _allow_background(mounted.connection)
+        if self._mounted is not None:
+            _allow_background(self._mounted.connection)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._notifier.run)
             nursery.start_soon(self._end_on_signal)
@@ -88,17 +89,16 @@ class _Session:
         with self._answering:
             try:
                 await pyfuse3.main(max_tasks=MAX_TASKS)
-                self.unmounted = True
             finally:
                 # A notification may wait for a request that nobody answers any more: without this, for ever.
                 self._abort()
 
     def _abort(self) -> None:
         self._notifier.stop()
-        if self._connection is None:
+        if self._mounted is None:
             return
         try:
-            (self._connection / "abort").write_text("1")
+            (self._mounted.connection / "abort").write_text("1")
         except OSError as error:  # ended already, or fusectl is not mounted
             log.debug("the connection was not aborted: %s", error.strerror)
 
@@ -106,25 +106,47 @@ class _Session:
         try:
             with trio.fail_after(ANSWER_DEADLINE):
                 await trio.to_thread.run_sync(os.statvfs, self._path, abandon_on_cancel=True)
-        except (trio.TooSlowError, OSError) as error:
-            raise MountError(f"{self._path} is mounted but does not answer: {error or 'timeout'}") from None
+        except trio.TooSlowError:
+            raise MountError(f"{self._path} is mounted but did not answer in {ANSWER_DEADLINE:.0f} s") from None
+        except OSError as error:
+            raise MountError(f"{self._path} is mounted but does not answer: {error.strerror}") from None
         ready()
 
     async def _end_on_signal(self) -> None:
         with trio.open_signal_receiver(*SIGNALS) as signals:
             async for number in signals:
                 log.info("ending on %s", signal.Signals(number).name)
-                await self._unmount()
+                await self._end()
 
-    async def _unmount(self) -> None:
-        """Cleanly if nobody uses the mount; otherwise its name goes at once, and its users have a moment to finish."""
-        try:
-            await trio.to_thread.run_sync(mountpoint.unmount, self._path)
-        except MountError as error:
-            log.info("%s; detaching it", error)
-            await trio.to_thread.run_sync(lambda: mountpoint.unmount(self._path, lazy=True))
-            self._answering.deadline = trio.current_time() + GRACE
-        self.unmounted = True
+    async def _end(self) -> None:
+        """Cleanly if nobody uses the mount; otherwise its name goes at once, and its users have a moment to finish.
+
+        A second signal cuts that moment short.
+        """
+        if self._is_mounted():
+            try:
+                await trio.to_thread.run_sync(mountpoint.unmount, self._path)
+            except MountError as error:
+                log.info("%s; detaching it", error)
+                await trio.to_thread.run_sync(self.leave)
+            else:
+                return
+        again = self._answering.deadline < math.inf
+        self._answering.deadline = trio.current_time() + (0 if again else GRACE)
+
+    def leave(self) -> None:
+        """Takes the mount away from the path, whoever uses it.
+
+        Raises:
+            MountError: it cannot be unmounted.
+        """
+        if self._is_mounted():
+            mountpoint.unmount(self._path, lazy=True)
+
+    def _is_mounted(self) -> bool:
+        """It is still at the path: somebody may have detached it, and another mount may have taken its place."""
+        mounted = mountpoint.mounted_at(self._path)
+        return mounted is not None and self._mounted is not None and mounted.device == self._mounted.device
 
 
 def _allow_background(connection: Path) -> None:

@@ -100,7 +100,7 @@ def _delay_of_reads(files: int, home: Path, report: Report) -> None:
         file = mount.path / namespace.path(number)
         _wait_until(file.exists)
         with _probe(file) as importing:
-            _wait_until(lambda: mount.status()["state"] == "live", pause=0.5)
+            assert namespace.feed.wait_until_followed(PATIENCE)
         with _probe(file) as idle:
             time.sleep(3)
     report.add("cached read during the import, p99", "ms", importing, value=percentile(importing, 99), at_most=20)
@@ -252,9 +252,9 @@ def _database(mount: Mount, namespace: SyntheticNamespace, report: Report) -> No
     report.add("index over names and ids", "", [held / told], at_most=4)
 
 
-def _wait_until(condition: Callable[[], bool], pause: float = 0.0005) -> None:
+def _wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError("this does not come to an end")
-        time.sleep(pause)
+        time.sleep(0.0005)  # a fraction of what is waited for

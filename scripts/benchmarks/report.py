@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import statistics
 import time
@@ -140,4 +141,4 @@ def _number(value: float) -> str:
 def percentile(values: Sequence[float], part: float) -> float:
     """The value that `part` of 100 of them do not exceed."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * part / 100))]
+    return ordered[max(0, math.ceil(len(ordered) * part / 100) - 1)]

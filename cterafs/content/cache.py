@@ -6,6 +6,7 @@ their block; when all are, the download is cancelled too.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -13,6 +14,8 @@ import trio
 from cterafs.content.memory import BlockKey, BlockMemory
 from cterafs.errors import CteraError, DirectIOError
 from cterafs.stats import Stats
+
+log = logging.getLogger(__name__)
 
 IN_FLIGHT_FACTOR = 2
 """A block under way holds its stored form and its plaintext at once."""
@@ -86,6 +89,9 @@ class BlockCache:
                 flight.data = await self._fetch(key, length, fetch)
         except CteraError as error:
             flight.error = error
+        except Exception as error:  # whatever storage answered, it must not end the mount
+            log.exception("a download failed unexpectedly")
+            flight.error = DirectIOError(key.file_id, f"unexpected {type(error).__name__}")
         finally:
             if self._flights.get(key) is flight:
                 del self._flights[key]

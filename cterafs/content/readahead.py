@@ -64,5 +64,7 @@ class ReadAhead:
                         pass
         except DirectIOError as error:
             log.debug("read-ahead of %s gave up: %s", wanted, error)
+        except Exception:  # the reader meets it, and its own request ends with it; the mount must not
+            log.exception("read-ahead of %s failed unexpectedly", wanted)
         finally:
             self._prefetches.discard(scope)

@@ -182,3 +182,19 @@ def test_forgetting_a_version_leaves_the_others() -> None:
     memory.forget(1, "a")
     assert memory.used == 20
     assert BlockKey(1, "b", 0) in memory
+
+
+@pytest.mark.trio
+async def test_an_unforeseen_failure_is_the_readers_and_not_the_mounts(
+    cache: BlockCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = Storage()
+    storage.error = ZeroDivisionError("secret")
+    storage.gate.set()
+    with pytest.raises(DirectIOError, match="unexpected ZeroDivisionError") as failure:
+        await cache.get(KEY, 10, storage.fetch)
+    assert "secret" not in str(failure.value)
+    assert "failed unexpectedly" in caplog.text
+    storage.error = None
+    assert await cache.get(KEY, 10, storage.fetch) == b"x" * 10
+    assert cache.memory.used == 10

@@ -156,3 +156,20 @@ async def test_read_ahead_that_fails_is_silent_until_the_block_is_read(
     with pytest.raises(DownloadError):
         await reading.read(20 * BLOCK, BLOCK)
     assert bytes(await reading.read(21 * BLOCK, 2)) == b"\0\x15"
+
+
+async def test_read_ahead_that_fails_unforeseen_ends_nothing_else(
+    cache: BlockCache, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Confused(Remote):
+        async def chunks(self, extent: Extent) -> Sequence[Chunk]:
+            if len(extent) > BLOCK:
+                raise ZeroDivisionError
+            return await super().chunks(extent)
+
+    reading = reader(Confused(), cache, nursery, readahead=SIZE)
+    for offset in range(0, 8 * BLOCK, BLOCK):
+        await reading.read(offset, BLOCK)
+    await trio.testing.wait_all_tasks_blocked()
+    assert "failed unexpectedly" in caplog.text
+    assert len(await reading.read(8 * BLOCK, BLOCK)) == BLOCK

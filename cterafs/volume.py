@@ -311,6 +311,7 @@ class Volume:
 
     def publish(self, changes: Sequence[Change]) -> None:
         """These changes are committed: from now on, nothing older is answered."""
+        self.prepare(changes)  # once more: a lookup during the commit may have found an object that has ended
         self.epoch += 1
         for change in changes:
             for node in (change.old, change.new):

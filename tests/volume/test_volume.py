@@ -180,6 +180,12 @@ async def test_between_commit_and_publish_an_inode_that_is_in_use_is_known(rig: 
     assert seen == [old]
 
 
+async def test_what_is_looked_up_during_a_commit_stays_known(rig: Rig) -> None:
+    old = await rig.find("a")
+    rig.apply(file("a", "a", 2), between=lambda: rig.volume.acquire(old.inode))
+    assert await rig.volume.node(old.inode) == old
+
+
 async def test_a_row_read_before_a_change_is_not_answered_after_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The query runs in a thread; the change is published before its answer arrives."""
     folder = await rig.volume.lookup(ROOT_INODE, "Folder")

@@ -275,8 +275,9 @@ class PortalHistory(RuleBasedStateMachine):
     def _choose(among: Sequence[T], which: int) -> T | None:
         return among[which % len(among)] if among else None
 
-    def _anything(self, which: int) -> Item | None:
-        return self._choose([NOBODY, *self._strays.values(), *self.items], which)
+    def _anything(self, which: int) -> Item:
+        anything = [NOBODY, *self._strays.values(), *self.items]
+        return anything[which % len(anything)]
 
     def _new(self, item: Item) -> Item:
         self.items.append(item)
@@ -302,8 +303,8 @@ class PortalHistory(RuleBasedStateMachine):
                 self.untold.add(each.guid)
 
     def _stray(self, number: int, above: int, *, is_dir: bool) -> None:
-        guid, folder_id = f"stray:{number}", self.items[0].folder_id
-        stray = Item(guid, f"stray {number}", folder_id, self._anything(above), is_dir, number, 0, 0)
+        guid, parent = f"stray:{number}", self._anything(above)
+        stray = Item(guid, f"stray {number}", parent.folder_id, parent, is_dir, number, 0, 0)
         self._strays[guid] = stray
         self.namespace.tell(stray)
         self.disturbed.add(guid)

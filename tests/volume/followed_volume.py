@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 BLOCK = 5
 AUTOJUMP = 0.001
-"""Seconds without anything to do until the clock jumps. Work in threads does not count; nothing waits for it in vain."""
+"""Seconds without anything to do until the clock jumps. Work in threads does not count; nothing waits for its sake."""
 
 
 class Loop:

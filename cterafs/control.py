@@ -88,7 +88,8 @@ async def serve(mountpoint: Path, directory: Path, status: Status) -> AsyncItera
         path.write_text(json.dumps(asdict(record)))
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_accept, trio.socket.from_stdlib_socket(listening), status, nursery)
+                listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+                nursery.start_soon(trio.serve_listeners, lambda stream: _answer(stream, status), [listener])
                 yield
                 nursery.cancel_scope.cancel()
         finally:
@@ -122,28 +123,40 @@ def _short(directory: Path) -> Iterator[str]:
         os.close(handle)
 
 
-async def _accept(listening: trio.socket.SocketType, status: Status, nursery: trio.Nursery) -> None:
-    while True:
-        connection, _ = await listening.accept()
-        nursery.start_soon(_answer, connection, status)
-
-
-async def _answer(connection: trio.socket.SocketType, status: Status) -> None:
-    with connection, trio.move_on_after(ANSWER_DEADLINE):
-        if not _trusted(connection):
-            return
+async def _answer(stream: trio.SocketStream, status: Status) -> None:
+    with trio.move_on_after(ANSWER_DEADLINE):
         try:
-            request = json.loads(await connection.recv(REQUEST_LIMIT))
+            if not _trusted(stream.socket):
+                return
+            request = json.loads(await stream.receive_some(REQUEST_LIMIT))
             answer = await status() if request == {"command": "status"} else {"error": "unknown command"}
-            await trio.SocketStream(connection).send_all(json.dumps(answer).encode() + b"\n")
+            await stream.send_all(json.dumps(answer).encode() + b"\n")
         except (ValueError, OSError, trio.BrokenResourceError) as error:
             log.debug("a request on the status socket failed: %s", error)
+        except Exception:  # whoever asks must not end the mount
+            log.exception("a request on the status socket failed unexpectedly")
 
 
 def _trusted(connection: trio.socket.SocketType) -> bool:
-    """The peer is the same user, or root (SO_PEERCRED, unix(7): pid, uid, gid)."""
-    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    """The peer is the same user, or root."""
+    _, uid = _peer(connection)
     return uid in (0, os.geteuid())
+
+
+def _peer(connection: socket.socket | trio.socket.SocketType) -> tuple[int, int]:
+    """Process and user on the other side, as the kernel has seen them (SO_PEERCRED, unix(7): pid, uid, gid)."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, _ = struct.unpack("3i", credentials)
+    return pid, uid
+
+
+def serving(record: Record) -> int | None:
+    """The process that serves a mount; None where it has ended, after which its number may be another's."""
+    try:
+        with _connected(record) as asking:
+            return _peer(asking)[0]
+    except OSError:
+        return None
 
 
 def ask_status(record: Record) -> dict[str, Any]:
@@ -153,10 +166,17 @@ def ask_status(record: Record) -> dict[str, Any]:
         OSError: nobody answers.
         ValueError: the answer is not JSON.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking, _short(Path(record.directory)) as short:
-        asking.settimeout(ANSWER_DEADLINE)
-        asking.connect(f"{short}/{SOCKET_NAME}")
+    with _connected(record) as asking:
         asking.sendall(json.dumps({"command": "status"}).encode() + b"\n")
         answer = b"".join(iter(lambda: asking.recv(65536), b""))
     status: dict[str, Any] = json.loads(answer)
     return status
+
+
+@contextlib.contextmanager
+def _connected(record: Record) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.settimeout(ANSWER_DEADLINE)
+        with _short(Path(record.directory)) as short:
+            asking.connect(f"{short}/{SOCKET_NAME}")
+        yield asking

@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
     if mounted is None or mounted.fstype != mountpoint.FSTYPE:
         raise MountError(f"no cterafs is mounted at {path}; see: cterafs status")
     record = control.find(path)
-    process = _open_process(record.pid) if record is not None else None
+    pid = control.serving(record) if record is not None else None
+    process = _open_process(pid) if pid is not None else None
     try:
         mountpoint.unmount(path, lazy=args.lazy)
         if process is not None and not args.lazy and not select.select([process], [], [], END_DEADLINE)[0]:

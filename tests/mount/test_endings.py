@@ -106,3 +106,13 @@ def test_a_link_to_itself_is_told(mount: Mount) -> None:
     done = mount.run("mount", "--config", str(mount.config), str(loop), check=False)
     assert done.returncode == 5
     assert "leads to itself" in done.stderr
+
+
+def test_umount_does_not_wait_for_another_process_of_the_same_number(mount: Mount) -> None:
+    """After a crash, what was written down of the mount names a process that may be any other's by now."""
+    mount.start()
+    mount.signal(signal.SIGKILL)
+    (record,) = [file for file in Path("/run/cterafs").glob("*.json") if str(mount.path) in file.read_text()]
+    record.write_text(record.read_text().replace(f'"pid": {mount.pid}', f'"pid": {os.getpid()}'))
+    assert mount.run("umount", str(mount.path)).returncode == 0
+    assert not mount.is_mounted

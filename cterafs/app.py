@@ -29,7 +29,7 @@ from cterafs.kernel import session
 from cterafs.kernel.notify import Notifier
 from cterafs.kernel.operations import Operations, Presentation
 from cterafs.namespace.follower import FeedStatus, Follower
-from cterafs.namespace.store import Store
+from cterafs.namespace.store import Store, UnusableIndex, set_aside
 from cterafs.namespace.tree import Layout, Tree
 from cterafs.portal import Portal
 from cterafs.stats import Stats
@@ -117,7 +117,12 @@ def _own(directory: Path) -> Iterator[None]:
 
 
 def _open_store(directory: Path) -> Store:
-    return Store.open(directory)
+    """The index. One that is damaged is put aside, and the namespace imported again: the portal knows it all."""
+    try:
+        return Store.open(directory)
+    except UnusableIndex as error:
+        log.warning("%s; it is %s now", error, set_aside(directory).name)
+        return Store.open(directory)
 
 
 def _portal(config: Config, credentials: PortalCredentials) -> Portal:
@@ -216,9 +221,11 @@ def _fuse_options(config: Config) -> set[str]:
 
 
 async def _status(running: Running, path: Path) -> dict[str, Any]:
-    """What `cterafs status --json` prints."""
+    """What `cterafs status --json` prints. What is counted in the index is null where that cannot be read."""
     feed, stats, memory = running.follower.status, running.volume.stats, running.memory
-    counts = await running.volume.counts()
+    counts = None
+    with contextlib.suppress(StateError):  # the follower meets it as well: `reason` tells of it
+        counts = await running.volume.counts()
     now = time.time()
     return {
         "mountpoint": str(path),
@@ -229,10 +236,10 @@ async def _status(running: Running, path: Path) -> dict[str, Any]:
         "reason": feed.reason,
         "feed_lag_s": feed.lag(now),
         "last_event_age_s": None if feed.last_event_at is None else round(now - feed.last_event_at, 3),
-        "files": counts.files,
-        "directories": counts.directories,
-        "bytes": counts.bytes,
-        "orphans": counts.orphans,
+        "files": counts and counts.files,
+        "directories": counts and counts.directories,
+        "bytes": counts and counts.bytes,
+        "orphans": counts and counts.orphans,
         "cache": {
             "memory": {"used": memory.used, "limit": memory.limit, "hits": stats.hits, "misses": stats.misses},
             "disk": {"used": 0, "limit": 0, "hits": 0, "misses": 0},

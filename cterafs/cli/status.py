@@ -78,13 +78,19 @@ def _text(status: dict[str, Any]) -> str:
         lines += [
             f"  process    pid {status['pid']}, version {status['version']}, {_size(status['rss'])} resident",
             f"  feed       {_age(status['feed_lag_s'])} behind, last event {_age(status['last_event_age_s'])} ago",
-            f"  tree       {status['files']:,} files, {status['directories']:,} directories, {_size(status['bytes'])}",
+            f"  tree       {_tree(status)}",
             f"  memory     {_size(memory['used'])} of {_size(memory['limit'])}, {_share(memory)}",
             f"  reads      {reads['requests']:,} requests, {_size(reads['bytes'])}; "
             f"{_size(reads['downloaded_bytes'])} downloaded, {reads['open_files']:,} files open",
             f"  errors     {errors}",
         ]
     return "\n".join(printable(line) for line in lines)
+
+
+def _tree(status: dict[str, Any]) -> str:
+    if status["files"] is None:
+        return "the index cannot be read; see the log"
+    return f"{status['files']:,} files, {status['directories']:,} directories, {_size(status['bytes'])}"
 
 
 def _share(cache: dict[str, Any]) -> str:

@@ -69,7 +69,7 @@ class Listings:
         """Some entries from `position` on, none older than the last change; empty at the end."""
         listing = self._listings[handle]
         if position < len(listing.dots):
-            return listing.dots[position:]
+            return [*listing.dots[position:], *await self.page(handle, len(listing.dots))]
         while True:
             index = position - listing.first
             if listing.epoch == self._volume.epoch and 0 <= index < len(listing.entries):

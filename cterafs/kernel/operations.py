@@ -37,6 +37,9 @@ SECTOR = 512
 STATFS_BLOCK = 4096
 """Bytes per unit of statfs."""
 
+MOST_BLOCKS = 2**63 // STATFS_BLOCK - 1
+"""Of statfs: tools that multiply them by the size of a block stay within 63 bits, whatever sizes the portal tells."""
+
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
 
 
@@ -149,17 +152,13 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        position = start_id
-        while True:
-            entries = await self._listings.page(fh, position)
-            for entry in entries:
-                position += 1
-                if not pyfuse3.readdir_reply(token, entry.name, self._entry(entry.node), position):
-                    return
-                if not entry.is_dot:
-                    self.volume.acquire(entry.node.inode)
-            if not entries:
+        # Of one page, which was read at once: a change that is published between two pages could not be taken back in
+        # the kernel, which does not know the first one yet.
+        for position, entry in enumerate(await self._listings.page(fh, start_id), start_id + 1):
+            if not pyfuse3.readdir_reply(token, entry.name, self._entry(entry.node), position):
                 return
+            if not entry.is_dot:
+                self.volume.acquire(entry.node.inode)
 
     async def releasedir(self, fh: FileHandleT) -> None:
         self._listings.close(fh)
@@ -190,7 +189,7 @@ class Operations(pyfuse3.Operations):
         counts = await self.volume.counts()
         answer = pyfuse3.StatvfsData()
         answer.f_bsize = answer.f_frsize = STATFS_BLOCK
-        answer.f_blocks = -(-counts.bytes // STATFS_BLOCK)
+        answer.f_blocks = min(-(-counts.bytes // STATFS_BLOCK), MOST_BLOCKS)
         answer.f_bfree = answer.f_bavail = 0
         answer.f_files = counts.files + counts.directories
         answer.f_ffree = answer.f_favail = 0

@@ -1,0 +1,82 @@
+"""Translating the volume's answers, where a kernel would not show what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyfuse3
+import pytest
+
+from cterafs.kernel.operations import Operations, Presentation
+from cterafs.model import ROOT_INODE, Inode, Node
+from cterafs.namespace.store import Counts
+
+ROOT = Node(inode=ROOT_INODE, parent=ROOT_INODE, name="", wire_name="", is_dir=True)
+
+
+class Volume:
+    """A directory of `total` files, and how many of them are referred to."""
+
+    def __init__(self, total: int = 0) -> None:
+        self.epoch = 0
+        self.generation = 1
+        self.acquired: list[Inode] = []
+        self.queries = 0
+        self._total = total
+
+    async def counts(self) -> Counts:
+        return Counts(files=10_000, directories=1, bytes=10_000 * (2**63 - 1), orphans=0)
+
+    async def directory(self, inode: Inode) -> Node:
+        return ROOT
+
+    async def list(self, directory: Inode, after: str | None, limit: int) -> Sequence[Node]:
+        self.queries += 1
+        first = 0 if after is None else int(after) + 1
+        return [
+            Node(inode=Inode(n + 2), parent=ROOT_INODE, name=f"{n:05}", wire_name="", is_dir=False)
+            for n in range(first, min(first + limit, self._total))
+        ]
+
+    def acquire(self, inode: Inode) -> None:
+        self.acquired.append(inode)
+
+
+def operations(volume: Volume) -> Operations:
+    return Operations(volume, Presentation(0, 0, 0o222))  # type: ignore[arg-type]
+
+
+@pytest.mark.trio
+async def test_sizes_that_no_disk_has_do_not_overflow() -> None:
+    told = await operations(Volume()).statfs(None)  # type: ignore[arg-type]
+    assert told.f_blocks * told.f_frsize < 2**63
+
+
+@pytest.fixture
+def replies(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The names that were put into the kernel's buffer, which has room for all."""
+    names: list[bytes] = []
+
+    def readdir_reply(token: object, name: bytes, attributes: object, following: int) -> bool:
+        assert following == len(names) + 1
+        names.append(name)
+        return True
+
+    monkeypatch.setattr(pyfuse3, "readdir_reply", readdir_reply)
+    return names
+
+
+@pytest.mark.trio
+async def test_one_reply_holds_what_was_read_at_once(replies: list[bytes]) -> None:
+    """Whatever changes while a second page is read could not be taken back: the kernel has not got the first one."""
+    volume = Volume(700)
+    asked = operations(volume)
+    handle = await asked.opendir(pyfuse3.ROOT_INODE, None)  # type: ignore[arg-type]
+    while True:
+        before, volume.queries = len(replies), 0
+        await asked.readdir(handle, before, None)  # type: ignore[arg-type]
+        assert volume.queries <= 1
+        if len(replies) == before:
+            break
+    assert replies == [b".", b"..", *(f"{n:05}".encode() for n in range(700))]
+    assert len(volume.acquired) == 700

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import signal
 import sys
@@ -14,9 +15,12 @@ import trio
 
 from cterafs import app
 from cterafs.cli import logsetup
-from cterafs.cli.failures import INTERRUPTED
+from cterafs.cli.failures import INTERRUPTED, failure
 from cterafs.config import Config, state_directory
+from cterafs.errors import MountError
 from cterafs.namespace.follower import FeedStatus
+
+log = logging.getLogger(__name__)
 
 LOG_NAME = "mount.log"
 LOG_KEPT = 1 << 20
@@ -58,7 +62,11 @@ def detach(serve: Callable[[Callable[[], None]], int]) -> int:
     os.close(reading)
     os.setsid()
 
+    is_ready = False
+
     def ready() -> None:
+        nonlocal is_ready
+        is_ready = True
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(null, stream)
@@ -66,7 +74,12 @@ def detach(serve: Callable[[Callable[[], None]], int]) -> int:
         os.write(writing, b"1")
         os.close(writing)
 
-    return serve(ready)
+    try:
+        return serve(ready)
+    except BaseException as error:
+        if is_ready:  # nobody sees standard error any more
+            log.critical("the mount ended: %s", failure(error).message, exc_info=error)
+        raise
 
 
 def _wait_for(child: int, reading: int) -> int:
@@ -74,7 +87,10 @@ def _wait_for(child: int, reading: int) -> int:
         if os.read(reading, 1):
             return 0
         _, status = os.waitpid(child, 0)
-        return os.waitstatus_to_exitcode(status)
+        code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            raise MountError(f"the process in the background was ended by {signal.Signals(-code).name}")
+        return code
     except KeyboardInterrupt:
         os.kill(child, signal.SIGTERM)
         os.waitpid(child, 0)

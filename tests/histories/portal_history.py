@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine
 
 from cterafs.demo.namespace import Namespace
 from cterafs.demo.objects import Entry, Item
@@ -26,10 +26,49 @@ T = TypeVar("T")
 PICK = st.integers(0, 999)
 """Which of the objects that there are; it shrinks to the oldest."""
 
-NAMES = st.sampled_from(["a", "b", "c.txt", "A", "a/b", "x" * 300])
-SIZES = st.integers(0, 3)
-LIES = st.sampled_from(["name", "parent", "type", "deleted"])
+SEED = st.integers(0, 9)
+"""Of an order; 0 leaves things in order."""
 
+
+class Action(NamedTuple):
+    """Something that happens: to an object, with the help of another."""
+
+    what: str
+    which: int
+    other: int
+    name: str
+    size: int
+    flag: bool
+
+
+WEIGHTS = {
+    "make_directory": 1,
+    "create": 3,
+    "write": 2,
+    "protect": 1,
+    "move": 2,
+    "swap": 1,
+    "delete": 1,
+    "undelete": 1,
+    "replace": 1,
+    "hide": 1,
+    "repeat": 1,
+    "stray": 2,
+    "lie": 1,
+}
+"""What happens, and how often."""
+
+ACTIONS = st.builds(
+    Action,
+    what=st.sampled_from(
+        [name for name, weight in WEIGHTS.items() for _ in range(weight)],
+    ),
+    which=PICK,
+    other=PICK,
+    name=st.sampled_from(["a", "b", "c.txt", "A", "a/b", "x" * 300]),
+    size=st.integers(0, 3),
+    flag=st.booleans(),
+)
 
 NOBODY = Item("nobody", "nobody", 1, None, True, 0, 0, 0)
 """Who is named as a parent, and never told of."""
@@ -62,52 +101,51 @@ class PortalHistory(RuleBasedStateMachine):
         self.untold: set[str] = set()
         self.disturbed: set[str] = set()
         self._strays: dict[str, Item] = {}
-        self._stray_number = 0
+        self._next_stray = 1
         self._round = ExitStack()
         self._seed = 0
         self._new(namespace.create_folder("first"))
         self._new(namespace.create_folder("second"))
         self._begin_round()
 
+    def happen(self, actions: Sequence[Action]) -> None:
+        """Nothing happens where there is nothing for it to happen to."""
+        for action in actions:
+            getattr(self, f"_{action.what}")(action)
+
     # -- what happens
 
-    @rule(above=PICK, name=NAMES)
-    def make_directory(self, above: int, name: str) -> None:
-        if (parent := self._directory(above)) and name not in parent.children:
-            self._new(self.namespace.mkdir(parent, name))
+    def _make_directory(self, do: Action) -> None:
+        if (parent := self._directory(do.which)) and do.name not in parent.children:
+            self._new(self.namespace.mkdir(parent, do.name))
 
-    @rule(above=PICK, name=NAMES, size=SIZES)
-    def create(self, above: int, name: str, size: int) -> None:
-        if (parent := self._directory(above)) and name not in parent.children:
-            self._create(parent, name, size)
+    def _create(self, do: Action) -> None:
+        if (parent := self._directory(do.which)) and do.name not in parent.children:
+            self._new_file(parent, do.name, do.size)
 
-    @rule(which=PICK, size=SIZES)
-    def write(self, which: int, size: int) -> None:
-        if item := self._choose(self._files(), which):
-            self.namespace.write(item, self._content(size))
+    def _write(self, do: Action) -> None:
+        if item := self._choose([item for item in self._there() if not item.is_dir], do.which):
+            self.namespace.write(item, self._content(do.size))
             self._note(item)
 
-    @rule(which=PICK, acl=st.sampled_from(["D:", "D:P"]))
-    def protect(self, which: int, acl: str) -> None:
-        if item := self._choose(self._there(), which):
+    def _protect(self, do: Action) -> None:
+        if item := self._choose(self._there(), do.which):
             item.hidden = False
-            self.namespace.set_acl(item, acl)
+            self.namespace.set_acl(item, f"D:{do.size}")
 
-    @rule(which=PICK, above=PICK, name=NAMES)
-    def move(self, which: int, above: int, name: str) -> None:
+    def _move(self, do: Action) -> None:
         """A rename, where the directory is its own."""
-        item, parent = self._choose(self._there(), which), self._directory(above)
-        if item is None or parent is None or item.parent is None or item.folder_id != parent.folder_id:
+        item, parent = self._choose(self._movable(), do.which), self._directory(do.other)
+        if item is None or parent is None or item.folder_id != parent.folder_id:
             return
-        if item not in parent.lineage() and name not in parent.children:
+        if item not in parent.lineage() and do.name not in parent.children:
             item.hidden = False
-            self.namespace.move(item, parent, name)
+            self.namespace.move(item, parent, do.name)
 
-    @rule(which=PICK, other=PICK)
-    def swap(self, which: int, other: int) -> None:
+    def _swap(self, do: Action) -> None:
         """Two objects of any kind exchange their names."""
-        one = self._choose(self._movable(), which)
-        two = self._choose([item for item in self._movable() if one and item.parent is one.parent], other)
+        one = self._choose(self._movable(), do.which)
+        two = self._choose([item for item in self._movable() if one and item.parent is one.parent], do.other)
         if one is None or two is None or one is two:
             return
         names = one.name, two.name
@@ -116,82 +154,73 @@ class PortalHistory(RuleBasedStateMachine):
         self.namespace.rename(two, names[0])
         self.namespace.rename(one, names[1])
 
-    @rule(which=PICK, told=st.booleans())
-    def delete(self, which: int, told: bool) -> None:
-        if item := self._choose(self._movable() * 4 + self._there(), which):  # seldom a cloud folder
-            self._delete(item, told=told)
+    def _delete(self, do: Action) -> None:
+        if item := self._choose(self._movable() * 4 + self._there(), do.which):  # seldom a cloud folder
+            self._remove(item, told=do.flag)
 
-    @rule(which=PICK)
-    def undelete(self, which: int) -> None:
+    def _undelete(self, do: Action) -> None:
         gone = [item for item in self.items if item.deleted and not (item.parent and item.parent.deleted)]
-        item = self._choose(gone, which)
+        item = self._choose(gone, do.which)
         if item and not (item.parent and item.name in item.parent.children):
             self.namespace.undelete(item)
             self.untold.difference_update(each.guid for each in item.subtree())
 
-    @rule(which=PICK, size=SIZES)
-    def replace(self, which: int, size: int) -> None:
+    def _replace(self, do: Action) -> None:
         """A directory takes the place of a file, or a file that of a directory."""
-        if item := self._choose(self._movable(), which):
+        if item := self._choose(self._movable(), do.which):
             parent, name = item.parent, item.name
             assert parent is not None
-            self._delete(item, told=False)
+            self._remove(item, told=do.flag)
             if item.is_dir:
-                self._create(parent, name, size)
+                self._new_file(parent, name, do.size)
             else:
-                inside = self.namespace.mkdir(parent, name)
-                self._new(inside)
-                self._create(inside, "inside", size)
+                inside = self._new(self.namespace.mkdir(parent, name))
+                self._new_file(inside, "inside", do.size)
 
-    @rule(which=PICK)
-    def hide(self, which: int) -> None:
+    def _hide(self, do: Action) -> None:
         """A directory that nobody was told of: only `ancestors` knows it."""
-        parent = self._directory(which)
+        parent = self._directory(do.which)
         if parent and "hidden" not in parent.children:
             with self.namespace.silence():
-                hidden = self.namespace.mkdir(parent, "hidden")
+                hidden = self._new(self.namespace.mkdir(parent, "hidden"))
             hidden.hidden = True
-            self._new(hidden)
-            self._create(hidden, "below", 1)
+            self._new_file(hidden, "below", do.size)
 
-    @rule(which=PICK)
-    def repeat(self, which: int) -> None:
-        if item := self._choose(self.items, which):
-            self.namespace.tell(item)
-            if item.deleted and not item.hidden:
-                self.untold.discard(item.guid)
+    def _repeat(self, do: Action) -> None:
+        item = self._choose(self.items, do.which)
+        assert item is not None
+        self.namespace.tell(item)
+        if item.deleted:
+            self.untold.discard(item.guid)
 
     # -- what a confused portal says
 
-    @rule(above=PICK, is_dir=st.booleans())
-    def tell_of_a_stray(self, above: int, is_dir: bool) -> None:
-        """An object that the portal's own tree does not have, in one that may not exist, or be a file or a stray."""
-        self._stray_number += 1
-        self._stray(self._stray_number, above, is_dir=is_dir)
+    def _stray(self, do: Action) -> None:
+        """An object that the portal's own tree does not have, new or told of before. What it lies in may not exist,
+        or be a file, another stray, the stray itself, or something in it."""
+        number = do.size or self._next_stray
+        self._next_stray = max(self._next_stray, number + 1)
+        guid, parent = f"stray:{number}", self._anything(do.other)
+        stray = Item(guid, f"stray {number}", parent.folder_id, parent, do.flag, number, 0, 0)
+        self._strays[guid] = stray
+        self.namespace.tell(stray)
+        self.disturbed.add(guid)
 
-    @precondition(lambda self: self._strays)
-    @rule(which=PICK, above=PICK, is_dir=st.booleans())
-    def move_a_stray(self, which: int, above: int, is_dir: bool) -> None:
-        """Below anything, itself and its own children included."""
-        self._stray(1 + which % self._stray_number, above, is_dir=is_dir)
-
-    @rule(which=PICK, lie=LIES, above=PICK)
-    def lie(self, which: int, lie: str, above: int) -> None:
+    def _lie(self, do: Action) -> None:
         """Something untrue of an object, and then the truth."""
-        item = self._choose([item for item in self.items if not item.hidden], which)
-        if item is None:
-            return
-        match lie:
-            case "name":
+        item = self._choose([item for item in self.items if not item.hidden], do.which)
+        assert item is not None
+        match do.size:
+            case 0:
                 untruth = replace(item, name="untrue")
-            case "parent":
-                untruth = replace(item, parent=self._anything(above))
-            case "type":
+            case 1:
+                untruth = replace(item, parent=self._anything(do.other))
+            case 2:
                 untruth = replace(item, is_dir=not item.is_dir)
             case _:
                 untruth = replace(item, deleted=not item.deleted)
         self.namespace.tell(untruth, item)
-        if lie in {"type", "deleted"}:
+        if do.size >= 2:
             self.disturbed.add(item.guid)
         if item.deleted:
             self.untold.discard(item.guid)
@@ -262,9 +291,6 @@ class PortalHistory(RuleBasedStateMachine):
     def _there(self) -> list[Item]:
         return [item for item in self.items if not item.deleted]
 
-    def _files(self) -> list[Item]:
-        return [item for item in self._there() if not item.is_dir]
-
     def _movable(self) -> list[Item]:
         return [item for item in self._there() if item.parent is not None]
 
@@ -283,7 +309,7 @@ class PortalHistory(RuleBasedStateMachine):
         self.items.append(item)
         return item
 
-    def _create(self, parent: Item, name: str, size: int) -> None:
+    def _new_file(self, parent: Item, name: str, size: int) -> None:
         self._note(self._new(self.namespace.create(parent, name, self._content(size))))
 
     def _content(self, size: int) -> bytes:
@@ -293,7 +319,7 @@ class PortalHistory(RuleBasedStateMachine):
     def _note(self, item: Item) -> None:
         self.contents[item.file.file_id] = item.file.content.read(0, item.file.size)
 
-    def _delete(self, item: Item, *, told: bool) -> None:
+    def _remove(self, item: Item, *, told: bool) -> None:
         item.hidden = False
         self.namespace.tell_descendants = told
         self.namespace.delete(item)
@@ -301,10 +327,3 @@ class PortalHistory(RuleBasedStateMachine):
             self.disturbed.add(each.guid)
             if each is not item and (not told or each.hidden):
                 self.untold.add(each.guid)
-
-    def _stray(self, number: int, above: int, *, is_dir: bool) -> None:
-        guid, parent = f"stray:{number}", self._anything(above)
-        stray = Item(guid, f"stray {number}", parent.folder_id, parent, is_dir, number, 0, 0)
-        self._strays[guid] = stray
-        self.namespace.tell(stray)
-        self.disturbed.add(guid)

@@ -16,13 +16,17 @@ from followed_volume import Feed, FollowedVolume, Loop
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
-from portal_history import PICK, PortalHistory, Seen
+from portal_history import ACTIONS, PICK, SEED, Action, PortalHistory, Seen
 
 from cterafs.demo.namespace import Namespace
 from cterafs.errors import StaleInode
 from cterafs.model import ROOT_INODE, Inode, Node
 
-HISTORIES = int(os.environ.get("CTERAFS_HISTORIES", "500"))
+HISTORIES = int(os.environ.get("CTERAFS_HISTORIES", "250"))
+
+STEPS = 12  # in a history, at most; each is a batch of several changes
+BATCH = st.lists(ACTIONS, min_size=3, max_size=12)
+ALL = float("inf")
 
 
 @dataclass
@@ -62,45 +66,45 @@ class VolumeHistory(PortalHistory):
             self.loop.run(self.life.end)
             self.place.cleanup()
 
-    @initialize(size=st.sampled_from([1, 2, 3, 2000]), repeats=st.booleans(), keep=st.booleans())
-    def choose_a_portal(self, size: int, repeats: bool, keep: bool) -> None:
+    @initialize(size=st.sampled_from([1, 2, 3, 2000]), repeats=st.booleans(), keep=st.booleans(), first=BATCH)
+    def choose_a_portal(self, size: int, repeats: bool, keep: bool, first: list[Action]) -> None:
         self.feed.page_size, self.feed.repeats = size, repeats
         self.namespace.keep_file_ids = keep
         self.begin_listing()
+        self.happen(first)
 
-    @rule(seed=st.integers(0, 9), answers=st.integers(0, 5))
-    def follow_a_little(self, seed: int, answers: int) -> None:
-        self.tell(seed)
-        self.loop.run(self.life.follow, answers)
-
-    @rule(seed=st.integers(0, 9))
-    def compare(self, seed: int) -> None:
+    @rule(batch=BATCH, seed=SEED)
+    def change(self, batch: list[Action], seed: int) -> None:
+        self.happen(batch)
         self.tell(seed)
         self.look()
 
-    @rule()
-    def reject_the_cursor(self) -> None:
-        self.list_again()
-        self.begin_listing()
-
-    def begin_listing(self) -> None:
-        """Up to its first page: what happens from then on is told as news, strays included."""
-        before = self.feed.listings
-        while self.feed.listings == before:
-            self.loop.run(self.life.follow, 1)
-
-    @rule(seed=st.integers(0, 9), commits=st.integers(0, 4))
-    def kill(self, seed: int, commits: int) -> None:
+    @rule(batch=BATCH, seed=SEED, answers=st.integers(0, 6))
+    def interrupt(self, batch: list[Action], seed: int, answers: int) -> None:
+        """Only so much is followed: what happens next comes into the middle of it."""
+        self.happen(batch)
         self.tell(seed)
-        remains = self.loop.run(self.life.kill, commits)
-        self.held.clear()
-        self.begin(remains)
+        self.loop.run(self.life.follow, answers)
 
-    @rule(which=PICK)
-    def hold(self, which: int) -> None:
-        files = [node for node in self.seen.values() if node.file_id in self.contents]
-        if node := self._choose(files, which):
-            self.loop.run(self._hold, node)
+    @rule(batch=BATCH, seed=SEED, commits=st.integers(0, 4), reset=st.booleans())
+    def break_off(self, batch: list[Action], seed: int, commits: int, reset: bool) -> None:
+        """The process is killed, or the portal forgets all cursors."""
+        self.happen(batch)
+        self.tell(seed)
+        if reset:
+            self.list_again()
+            self.begin_listing()
+        else:
+            remains = self.loop.run(self.life.kill, commits)
+            self.held.clear()
+            self.begin(remains)
+
+    @rule(which=st.lists(PICK, min_size=1, max_size=4))
+    def hold(self, which: list[int]) -> None:
+        for number in which:
+            files = [node for node in self.seen.values() if node.file_id in self.contents]
+            if node := self._choose(files, number):
+                self.loop.run(self._hold, node)
 
     @rule(which=PICK)
     def release(self, which: int) -> None:
@@ -108,8 +112,14 @@ class VolumeHistory(PortalHistory):
             self.held.remove(held)
             self.loop.run(self._release, held)
 
+    def begin_listing(self) -> None:
+        """Up to its first page: what happens from then on is told as news, strays included."""
+        before = self.feed.listings
+        while self.feed.listings == before:
+            self.loop.run(self.life.follow, 1)
+
     def look(self) -> None:
-        self.loop.run(self.life.follow, float("inf"))
+        self.loop.run(self.life.follow, ALL)
         self.loop.run(self._compare)
         self.disturbed.clear()
 
@@ -198,7 +208,7 @@ def test_any_history_is_seen_as_it_is() -> None:
             VolumeHistory,
             settings=settings(
                 max_examples=HISTORIES,
-                stateful_step_count=30,
+                stateful_step_count=STEPS,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
             ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import signal
@@ -48,7 +49,9 @@ def run(args: argparse.Namespace) -> int:
         if args.mountpoint is None:
             mountpoint.mkdir()
         source = args.source or _samples(home / "samples")
-        with _portal(source) as portal:
+        with _portal(source) as (portal, status):
+            if portal is None:
+                return status
             config = configuration.load(_write_config(home, portal), {"HOME": scratch}, [])
             credentials = Credentials(
                 configuration.portal_credentials(config.portal, {}), configuration.direct_credentials(config.direct, {})
@@ -102,21 +105,22 @@ def _write_config(home: Path, portal: dict[str, Any]) -> Path:
 
 
 @contextlib.contextmanager
-def _portal(source: Path) -> Iterator[dict[str, Any]]:
-    """The portal in a process of its own, so that it does not slow the mount down; it ends with this one."""
+def _portal(source: Path) -> Iterator[tuple[dict[str, Any] | None, int]]:
+    """The portal in a process of its own, so that it does not slow the mount down; it ends with this one.
+
+    None, and its exit status, where it could not begin; it has said why.
+    """
     command = [sys.executable, "-m", "cterafs.cli.main", "portal", "--source", str(source), "--listen", "127.0.0.1:0"]
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for the mount, which still needs the portal while it ends
-        preexec_fn=_end_with_parent,  # noqa: PLW1509  # no thread has been started yet
+        preexec_fn=functools.partial(_end_with, os.getpid()),  # noqa: PLW1509  # no thread has been started yet
     )
     try:
         line = process.stdout.readline() if process.stdout else b""
-        if not line:
-            raise RuntimeError(f"the embedded portal ended with status {process.wait()}")
-        yield json.loads(line)
+        yield (json.loads(line), 0) if line else (None, abs(process.wait()))
     finally:
         process.terminate()
         try:
@@ -126,7 +130,7 @@ def _portal(source: Path) -> Iterator[dict[str, Any]]:
             process.wait()
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == 1:
+    if os.getppid() != parent:  # it ended before the kernel was asked to tell
         os._exit(1)

@@ -49,6 +49,9 @@ FINGERPRINTS_IN_MEMORY = 50_000
 """Files whose version is still known when their list of blocks is not: about 20 MiB. The kernel may keep the pages of
 these between two opens, since a renewed list tells whether they are still good."""
 
+ATTEMPTS = 8
+"""Of a query that changes overtake each time; as many as that are a storm, which may last."""
+
 READ_DEADLINE_FACTOR = 4
 """A read may take this many times `direct.timeout`, which bounds the time without progress: storage that drips is
 given up as well."""
@@ -224,6 +227,7 @@ class Volume:
         Raises:
             StaleInode: the inode is superseded; looking the name up again gives the new one.
             IsADirectory: not a file.
+            DirectIOError: the portal has not told how to ask for its blocks.
         """
         node = await self._live(inode)
         if node is None:
@@ -293,9 +297,7 @@ class Volume:
             content.source.forget()
             content = known = None
         if content is None:
-            if node.file_id is None:
-                raise StaleInode(f"the portal gave no file id for {node.name!r}")
-            remote = self._remote(node.file_id, node.size, known or ())
+            remote = self._remote(node.file_id or 0, node.size, known or ())
             content = _Content(BlockSource(node, remote, self._cache))
         self._contents[node.inode] = content
         return content, known is not None
@@ -341,8 +343,9 @@ class Volume:
 
     async def _current(self, query: Callable[[], T]) -> T:
         """Runs a query in a thread until no change was published meanwhile."""
-        while True:
+        for _ in range(ATTEMPTS):
             epoch = self.epoch
             answer = await trio.to_thread.run_sync(query, limiter=self._limiter)
             if epoch == self.epoch:
                 return answer
+        return query()  # on the loop, where nothing is published meanwhile, and by now with its rows in memory

@@ -35,9 +35,9 @@ class BlockSource:
     """
 
     def __init__(self, node: Node, remote: Remote, cache: BlockCache) -> None:
-        if node.file_id is None:
+        if node.file_id is None and node.size:
             raise DirectIOError(None, f"the portal gave no file id for {node.wire_name!r}")
-        self.file_id = node.file_id
+        self.file_id = node.file_id or 0  # an empty file has no blocks that anybody would ask for
         self.size = node.size
         self._version = f"{node.gvsn}:{node.size}:{node.mtime_ns}"
         self._remote = remote

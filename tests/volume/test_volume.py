@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from cterafs.content.cache import BlockCache
 from cterafs.content.memory import BlockMemory
 from cterafs.direct.remote import Fingerprint
 from cterafs.errors import (
+    DirectIOError,
     IsADirectory,
     NoAttribute,
     NotADirectory,
@@ -22,7 +24,7 @@ from cterafs.errors import (
     StaleInode,
     VersionChangedError,
 )
-from cterafs.model import ROOT_INODE, Change, Chunk, Event, Extent, Node
+from cterafs.model import ROOT_INODE, Change, Chunk, Event, Extent, Inode, Node
 from cterafs.namespace.store import Store
 from cterafs.namespace.tree import Tree
 from cterafs.stats import Stats
@@ -203,6 +205,28 @@ async def test_a_row_read_before_a_change_is_not_answered_after_it(rig: Rig, mon
     assert [query.file_id for query in queries if query] == [1, 2]
     assert node.file_id == 2
     assert (await rig.volume.node(node.inode)).file_id == 2
+
+
+async def test_changes_without_end_do_not_hold_up_an_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    lookup, loop = rig.store.lookup, threading.get_ident()
+
+    def overtaken(parent: Inode, name: str) -> Node | None:
+        if threading.get_ident() != loop:
+            trio.from_thread.run_sync(rig.volume.publish, ())
+        return lookup(parent, name)
+
+    monkeypatch.setattr(rig.store, "lookup", overtaken)
+    with trio.fail_after(10):
+        assert (await rig.volume.lookup(ROOT_INODE, "Folder")).is_dir
+
+
+async def test_a_file_without_an_id_can_be_opened_if_it_is_empty(rig: Rig) -> None:
+    empty, full = file("empty", "empty", size=0), file("full", "full")
+    rig.apply(*(msgspec.structs.replace(event, file_id=None) for event in (empty, full)))
+    handle, _ = await rig.volume.open((await rig.find("empty")).inode)
+    assert bytes(await rig.volume.read(handle, 0, 10)) == b""
+    with pytest.raises(DirectIOError, match="no file id"):
+        await rig.volume.open((await rig.find("full")).inode)
 
 
 async def test_a_rename_keeps_the_inode_and_what_the_frontend_cached(rig: Rig) -> None:

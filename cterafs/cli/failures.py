@@ -72,21 +72,15 @@ def _single(error: BaseException) -> Failure:
         return Failure(INTERRUPTED, "")
     if isinstance(error, BrokenPipeError):
         return Failure(BROKEN_PIPE, "")
+    if isinstance(error, errors.StreamError) and error.__cause__ is not None:
+        return _single(error.__cause__)  # a stream breaks for a reason, and that is what can be helped
     for kind, status in _STATUSES:
         if isinstance(error, kind):
-            return Failure(_status_of_cause(error, status), printable(str(error)))
+            return Failure(status, printable(str(error)))
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
         return Failure(FAILED, printable(f"{where}{error.strerror}"))
     return Failure(FAILED, f"unexpected {_place(error)}; run again with -v for the details", is_bug=True)
-
-
-def _status_of_cause(error: BaseException, status: int) -> int:
-    """A stream breaks for a reason, and the reason decides."""
-    while isinstance(error, errors.StreamError) and error.__cause__ is not None:
-        error = error.__cause__
-        status = next((number for kind, number in _STATUSES if isinstance(error, kind)), status)
-    return status
 
 
 def _place(error: BaseException) -> str:

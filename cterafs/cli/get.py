@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from cterafs import config as configuration
 from cterafs.cli import settings
 from cterafs.config import Config, DirectCredentials
-from cterafs.errors import ConfigError, IsADirectory, NotFound
+from cterafs.errors import ConfigError, CteraError, IsADirectory, NotFound
 from cterafs.model import ByteRange
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ async def _get(
     from cterafs.cli.download import download, write_empty
 
     if wanted.is_empty:
+        if byte_range.start:
+            raise ConfigError(f"the range begins at {byte_range.start}, and the file is empty")
         write_empty(destination)
         return
     async with _client(config, credentials) as client:
@@ -117,6 +119,8 @@ def _find(what: str, config: Config) -> Wanted:
         if len(what) > 19 or int(what) > LARGEST_ID:
             raise ConfigError(f"{what} is not a file id; a path begins with /")
         return Wanted(int(what), what)
+    if not what:
+        raise ConfigError("which file? Give a file id, or a path like /folder/file")
     from cterafs.namespace.store import Store
 
     with Store.open(configuration.state_directory(config), read_only=True) as store:
@@ -134,7 +138,8 @@ def _find(what: str, config: Config) -> Wanted:
 def _destination(output: str | None, name: str) -> Iterator[Path | BinaryIO]:
     """A path where a file can be put in place, or a stream. Devices and pipes are written to, never replaced."""
     if output == "-":
-        yield sys.stdout.buffer
+        with _named("standard output"):
+            yield sys.stdout.buffer
         return
     path = Path(output or name).resolve()
     if path.is_dir():
@@ -142,8 +147,19 @@ def _destination(output: str | None, name: str) -> Iterator[Path | BinaryIO]:
     if not path.exists() or path.is_file():
         yield path
         return
-    with path.open("wb") as stream:
+    with _named(str(path)), path.open("wb") as stream:
         yield stream
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Errors of an open stream do not tell its name, and the user needs it."""
+    try:
+        yield
+    except CteraError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, error.filename or name) from None
 
 
 def _byte_range(text: str) -> ByteRange:

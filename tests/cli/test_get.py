@@ -127,6 +127,29 @@ def test_a_range_includes_its_end(get, file, text, expected):
     assert done.stdout == expected
 
 
+def test_a_closed_standard_output_is_noticed(environment, file, tmp_path):
+    command = f"'{sys.executable}' -m cterafs.cli.main get {file.version.file_id} -o - >&-"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (1, b"cterafs: standard output: Bad file descriptor\n")
+
+
+def test_a_device_that_is_full_is_named(get, file):
+    done = get(file.version.file_id, "-o", "/dev/full")
+    assert (done.returncode, done.stderr) == (1, b"cterafs: /dev/full: No space left on device\n")
+
+
+def test_without_a_word_it_asks_which_file(get):
+    done = get("")
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert b"which file?" in done.stderr
+
+
+def test_a_broken_stream_tells_what_broke_it(get, file):
+    done = get(file.version.file_id, CTERAFS_DIRECT_STORAGE_HOSTS="storage.example")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"cterafs: storage did not give a block")
+
+
 def test_a_range_into_a_file(get, file, tmp_path):
     _ok(get(file.version.file_id, "-o", "out", "--range", "9999-30000"))
     assert (tmp_path / "out").read_bytes() == DATA[9999:30001]
@@ -277,6 +300,7 @@ class TestByPath:
     def test_an_empty_file_needs_no_blocks(self, get, tmp_path):
         _ok(get("/Documents/empty"))
         assert (tmp_path / "empty").read_bytes() == b""
+        assert get("/Documents/empty", "--range", "1-").returncode == 2
         done = get("/Documents/empty", "-o", "-")
         assert (done.returncode, done.stdout) == (0, b"")
 

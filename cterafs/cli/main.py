@@ -13,10 +13,11 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import cterafs
 from cterafs.cli.failures import BROKEN_PIPE, INTERRUPTED, USAGE, Failure, failure, printable
+from cterafs.cli.streams import complete_streams
 
 COMMANDS: tuple[str, ...] = ("mount", "umount", "status", "get", "demo", "portal")
 """The modules of this package that are commands, in the order of the help."""
@@ -24,6 +25,10 @@ COMMANDS: tuple[str, ...] = ("mount", "umount", "status", "get", "demo", "portal
 
 class Parser(argparse.ArgumentParser):
     """Reports a usage error as one line that cannot drive a terminal."""
+
+    def __init__(self, **options: Any) -> None:
+        # What is unambiguous today is not when there are more options.
+        super().__init__(**{"allow_abbrev": False} | options)
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {printable(message)}; see {self.prog} --help\n")
@@ -36,7 +41,6 @@ def build_parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
         description="Mount the CTERA Global File System read-only, and read it with ordinary tools.",
         epilog="Exit status: 0 done, 1 failed, 2 usage or configuration, 3 credentials refused, "
         "4 portal or storage unreachable, 5 mountpoint or FUSE trouble.",
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"cterafs {cterafs.__version__}")
     _add_verbose(parser, default=False)
@@ -54,6 +58,7 @@ def _add_verbose(parser: argparse.ArgumentParser, *, default: object) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` (by default the process's arguments) names, and return its exit status."""
+    complete_streams()
     try:
         args = build_parser().parse_args(argv)
     except KeyboardInterrupt:

@@ -152,6 +152,27 @@ def test_wrong_usage_is_one_line_and_status_2(arguments, capsys):
     assert "\x1b" not in err
 
 
+@pytest.mark.parametrize("arguments", [["--verb", "status"], ["mount", "--conf", "x", "m"], ["umount", "--laz", "m"]])
+def test_options_are_not_abbreviated(arguments):
+    with pytest.raises(SystemExit) as caught:
+        main.main(arguments)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("closed", "status", "out", "err"),
+    [
+        ("<&-", 2, "", "cterafs: /nofile: cannot be read: No such file or directory\n"),
+        ("2>&-", 2, "", ""),
+        ("<&- >&- 2>&-", 2, "", ""),
+    ],
+)
+def test_closed_standard_streams_get_no_message_that_is_not_for_them(tmp_path, closed, status, out, err):
+    command = f"'{sys.executable}' -m cterafs.cli.main mount --config /nofile '{tmp_path}' {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
+
+
 @pytest.mark.parametrize(
     ("arguments", "verbose"), [(["get", "1"], False), (["-v", "get", "1"], True), (["get", "1", "-v"], True)]
 )

@@ -28,6 +28,10 @@ UNMOUNTED = (errno.ENOTCONN, errno.ENODEV, errno.EBADF, errno.EINVAL)
 """The connection has ended: nobody is left to tell."""
 
 
+NO_NAME = b"\xff"
+"""Not UTF-8, as all names are that are ever shown."""
+
+
 class Entry(NamedTuple):
     """Forget a name. `deleted`: the file that is gone, so that whoever watches it hears of it; 0 if it lives on.
 
@@ -49,11 +53,22 @@ class Entry(NamedTuple):
 
 
 class Attributes(NamedTuple):
-    """Ask again for an inode's attributes."""
+    """Ask again for an inode's attributes. `parent` is the directory it lies in.
+
+    An answer with the old ones may be on its way to a kernel that does not know the inode yet, so that there is nothing
+    to take back, and they would stay for ever. The kernel takes such an answer in under the lock of the directory, for
+    which a notification about any name in there waits.
+    """
 
     inode: Inode
+    parent: Inode
 
     def send(self) -> None:
+        try:
+            Entry(self.parent, NO_NAME).send()
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
         pyfuse3.invalidate_inode(pyfuse3.InodeT(self.inode), attr_only=True)
 
 
@@ -111,7 +126,7 @@ class Notifier:
                 gone = new is None and not old.is_dir
                 yield Entry(old.parent, old.name.encode(), old.inode if gone else Inode(0))
             if new is not None and new.inode == old.inode and _look(new) != _look(old):  # for who has it open
-                yield Attributes(old.inode)
+                yield Attributes(old.inode, old.parent)
         if new is None:
             return
         if self._negatives.discard(new.parent, new.name.encode()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pyfuse3
 import pytest
 import trio
@@ -61,6 +62,15 @@ async def test_a_directory_that_comes_back_takes_back_what_was_denied_in_it(told
 async def test_only_files_are_told_as_deleted(told: list[tuple[object, ...]]) -> None:
     await push(Negatives(), Change(FILE, None), Change(DIRECTORY, None))
     assert told == [("entry", 2, b"file", 8), ("entry", 2, b"dir", 0)]
+
+
+@pytest.mark.trio
+async def test_attributes_are_taken_back_behind_the_answers_of_their_directory(told: list[tuple[object, ...]]) -> None:
+    """The kernel locks the directory while it waits for an answer that may still hold the old ones."""
+    await push(Negatives(), Change(FILE, msgspec.structs.replace(FILE, ctime_ns=1)))
+    assert told == [("entry", 2, b"\xff", 0), ("inode", 8, True)]
+    await push(Negatives(), Change(FILE, msgspec.structs.replace(FILE, acl="what the kernel does not cache")))
+    assert len(told) == 2
 
 
 def test_negatives_take_no_room_for_directories_without_names() -> None:

@@ -40,7 +40,7 @@ _IGNORED_WORDS = re.compile(
     r"|(no)?((dir|rel|strict)?a|lazy)time|(user|comment)=.*|[xX]-.*"
 )
 _FLAG_WORDS = ("nosuid", "nodev", "noexec")
-_MOUNT_KEYS = ("uid", "gid", "umask")
+_MOUNT_KEYS = ("uid", "gid", "umask", "allow_other")
 
 _CONFIG_VARIABLE = "CTERAFS_CONFIG"
 
@@ -126,6 +126,8 @@ def _from_file(file: Path, home: Path) -> Values:
     try:
         content, info = trust.read(file)
         tables = tomllib.loads(content.decode())
+    except ConfigError:
+        raise
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -134,9 +136,11 @@ def _from_file(file: Path, home: Path) -> Values:
         raise ConfigError(f"{file}: this is not TOML: {error}") from None
     layer: Values = {}
     for section, table in tables.items():
-        if section not in SECTIONS or not isinstance(table, dict):
-            hint = _suggestion(section, SECTIONS)
-            raise ConfigError(f"{file}: unknown section {shown(section)}{hint}")
+        if not isinstance(table, dict):
+            names = ", ".join(f"[{name}]" for name in SECTIONS)
+            raise ConfigError(f"{file}: {shown(section)} is outside of a section; put it below one of {names}")
+        if section not in SECTIONS:
+            raise ConfigError(f"{file}: unknown section {shown(section)}{_suggestion(section, SECTIONS)}")
         for key, value in table.items():
             option = _option(f"{section}.{key}", f"{file}: ")
             layer[option.name] = _parse(option, value, f"{file}: {option.name}", file.parent, home)
@@ -178,7 +182,7 @@ def _from_options(options: Sequence[str], home: Path) -> Values:
             flags.append(word)
             continue
         key, equals, text = word.partition("=")
-        name = f"mount.{key}" if key in _MOUNT_KEYS or word == "allow_other" else key
+        name = f"mount.{key}" if key in _MOUNT_KEYS else key
         option = _option(name, "-o ")
         if option.is_secret:
             raise ConfigError(
@@ -212,11 +216,18 @@ def _option(name: str, where: str) -> Option:
 
 
 def _suggestion(word: str, known: Iterable[str]) -> str:
-    """The nearest of the known words, where one is near; a key is also found without its section."""
+    """The known word that was meant: a longer one, a similar one, or a key that came without its section.
+
+    Where none is near: those of the same section, or the sections.
+    """
     names = list(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.7)
+    close = [name for name in names if word and name.startswith(word)]
+    close = close or difflib.get_close_matches(word, names, n=1, cutoff=0.7)
     close = close or [name for name in names if name.rpartition(".")[2] == word]
-    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(names)}" if len(names) < 10 else ""
+    if close:
+        return f"; did you mean {close[0]}?"
+    beside = [name for name in names if "." in word and name.startswith(f"{word.partition('.')[0]}.")]
+    return f"; known options are {', '.join(beside)}" if beside else f"; known sections are {', '.join(SECTIONS)}"
 
 
 def _parse(option: Option, value: object, where: str, base: Path, home: Path) -> object:

@@ -180,8 +180,10 @@ def reserve(value: object) -> Reserve:
 
 def umask(value: object) -> int:
     """Permission bits to take away, in octal. Only text: TOML reads a bare 222 as a decimal number."""
+    if isinstance(value, int):
+        raise ValueError(f'put the umask in quotes, like "0222": {shown(value)} without them is a decimal number')
     if not isinstance(value, str) or not re.fullmatch(r"(0o)?[0-7]{1,4}", value) or int(value, 8) > 0o777:
-        raise ValueError(f'{shown(value)} is not a umask; write it in octal and in quotes, like "0222"')
+        raise ValueError(f'{shown(value)} is not a umask; write it in octal, like "0222"')
     return int(value, 8)
 
 

@@ -121,8 +121,10 @@ def test_the_first_file_of_those_that_exist(write, environ, tmp_path):
         ("[portal\n", "not TOML"),
         ('[portal]\nurl = "https://x"\nurl = "https://y"\n', "not TOML"),
         ("[portl]\n", r"unknown section 'portl'; did you mean portal\?"),
-        ("memory = 3\n", "unknown section 'memory'"),
-        ("portal = 3\n", "unknown section 'portal'"),
+        ("[fancy]\n", "unknown section 'fancy'; known sections are portal"),
+        ("memory = 3\n", r"'memory' is outside of a section; put it below one of \[portal\], "),
+        ("portal = 3\n", "'portal' is outside of a section"),
+        ("[mount]\numask = 222\n", "put the umask in quotes"),
         ("[cache]\nmemroy = 3\n", r"unknown option 'cache.memroy'; did you mean cache.memory\?"),
         ("[cache]\nmemory = '1 apple'\n", "cache.memory: '1 apple' is not understood"),
         ("[portal]\npassword = 5\n", "portal.password: the value is not text"),
@@ -146,6 +148,11 @@ def test_a_file_that_is_no_configuration(environ, tmp_path, content):
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=r"UTF-8|larger"):
         config.load(file, environ)
+
+
+def test_what_is_too_large_is_no_configuration(environ):
+    with pytest.raises(ConfigError, match=r"^/dev/zero: the file is larger than 1 MiB; is it the right one\?$"):
+        config.load(Path("/dev/zero"), environ)
 
 
 @pytest.mark.parametrize("name", ["absent.toml", "."])
@@ -235,7 +242,12 @@ def test_options_repeat(environ):
         ("portal.urll=https://x", r"did you mean portal\.url\?"),
         ("memory=1GiB", r"did you mean cache\.memory\?"),
         ("allowother", r"did you mean mount\.allow_other\?"),
-        ("fancy", "unknown option 'fancy'$"),
+        ("portal.user=anna", r"did you mean portal\.username\?"),
+        ("fancy", "unknown option 'fancy'; known sections are portal, direct"),
+        ("state.fancy=1", r"unknown option 'state\.fancy'; known options are state\.directory$"),
+        ("=1", "unknown option ''; known sections"),
+        ("allow_other=perhaps", "'perhaps' is neither true nor false"),
+        ("umask=888", 'write it in octal, like "0222"$'),
         ("uid", "mount.uid: a value is missing"),
         ("uid=anna", "'anna' is not an integer"),
         ("cache.memory", "a value is missing"),

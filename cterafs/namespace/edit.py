@@ -23,7 +23,18 @@ import msgspec
 from cterafs.model import Change, Event, Node
 from cterafs.namespace.guid import guid_key, guid_text, owner_key
 from cterafs.namespace.names import safe
-from cterafs.namespace.rows import COLUMNS, Acls, Row, integer, node, stored, stored_or_none
+from cterafs.namespace.rows import (
+    COLUMNS,
+    Acls,
+    Row,
+    describe,
+    integer,
+    kind_of,
+    node,
+    size_of,
+    stored,
+    stored_or_none,
+)
 from cterafs.namespace.schema import CLOUD_FOLDER, DETACHED, DIRECTORY, FILE, ROOT, SYNTHETIC, UNKNOWN
 
 _NOWHERE: Final = 0  # the parent of a file that names none: no inode has this number
@@ -157,7 +168,7 @@ class Edit:
         if item is None:
             item = self._new(key, UNKNOWN)
         new = item.new
-        new.kind = _kind(event)
+        new.kind = kind_of(event)
         new.parent = self._parent(event)
         wanted = safe(event.name)
         if new.kind == CLOUD_FOLDER:
@@ -165,13 +176,8 @@ class Edit:
         else:
             new.wire = stored(event.name) if wanted != event.name else None
             self.place(new, wanted)
-        new.folder_id = integer(event.folder_id)
-        new.file_id = integer(event.file_id)
-        new.size = _size(event)
-        new.gvsn = stored_or_none(event.gvsn)
+        describe(new, event)
         new.acl = self.acls.intern(self.db, event.acl)
-        new.mtime_ns = integer(event.mtime_ns) or 0
-        new.ctime_ns = integer(event.ctime_ns) or 0
 
     def remove(self, key: bytes) -> None:
         """The object is deleted; what names it as its parent stays below it, out of sight."""
@@ -272,16 +278,6 @@ def _parts(keys: list[bytes]) -> Iterator[list[bytes]]:
         yield keys[start : start + _BATCH]
 
 
-def _kind(event: Event) -> int:
-    if not event.is_dir:
-        return FILE
-    return DIRECTORY if event.parent_guid else CLOUD_FOLDER
-
-
-def _size(event: Event) -> int:
-    return 0 if event.is_dir else max(0, integer(event.size) or 0)
-
-
 def _new_content(old: Row, event: Event) -> bool:
     """Whether the event tells of other content than the row's: what the inode number stands for.
 
@@ -291,5 +287,5 @@ def _new_content(old: Row, event: Event) -> bool:
         return not event.is_dir
     if event.is_dir or old.kind != FILE:
         return event.is_dir != old.is_directory
-    version = (integer(event.file_id), stored_or_none(event.gvsn), _size(event), integer(event.mtime_ns) or 0)
+    version = (integer(event.file_id), stored_or_none(event.gvsn), size_of(event), integer(event.mtime_ns) or 0)
     return version != (old.file_id, old.gvsn, old.size, old.mtime_ns)

@@ -147,8 +147,7 @@ class Follower:
         promised = False  # the portal said that there is something
         while True:
             applied = await self._catch_up()
-            while await self._in_thread(lambda: self._tree.sweeping):
-                await self._apply(self._tree.sweep)
+            await self._finish_listing()
             if promised and not applied:
                 await trio.sleep(_IDLE_PAUSE)
             promised = False
@@ -209,13 +208,18 @@ class Follower:
         self._entries_skipped += sum(page.skipped for page in pages)
         if events:
             self._last_event_at = time.time()
-        if listing and complete:
-            self.imported.set()
         self._failures = 0
         if new := _cloud_folders(events) - self._known_folders:
             self._known_folders |= new  # whatever the answer, they are asked about once
             await self._learn_owners()
         return len(events)
+
+    async def _finish_listing(self) -> None:
+        """Does what is left to be done behind a complete listing: step by step, as the mount is told of each."""
+        while await self._in_thread(lambda: self._tree.unfinished):
+            await self._apply(self._tree.proceed)
+        if not self.imported.is_set() and await self._in_thread(lambda: self._tree.store.imported):
+            self.imported.set()
 
     async def _wait_for_changes(self) -> None:
         cursor = await self._in_thread(lambda: self._tree.store.cursor)

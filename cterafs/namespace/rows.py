@@ -7,9 +7,9 @@ from typing import Final
 
 import msgspec
 
-from cterafs.model import ROOT_INODE, Inode, Node
+from cterafs.model import ROOT_INODE, Event, Inode, Node
 from cterafs.namespace.guid import guid_text
-from cterafs.namespace.schema import DIRECTORY, FILE
+from cterafs.namespace.schema import CLOUD_FOLDER, DIRECTORY, FILE
 
 Text = str | bytes
 """Text as the database holds it: `bytes` where it has lone surrogates, which SQLite's text cannot have."""
@@ -78,6 +78,27 @@ def told_or_none(text: Text | None) -> str | None:
 def integer(value: int | None) -> int | None:
     """`value`, or None where it does not fit into 64 bits: the portal's numbers are not trusted."""
     return value if value is not None and -_INT64 <= value < _INT64 else None
+
+
+def kind_of(event: Event) -> int:
+    """What an event that is no deletion makes of an object."""
+    if not event.is_dir:
+        return FILE
+    return DIRECTORY if event.parent_guid else CLOUD_FOLDER
+
+
+def size_of(event: Event) -> int:
+    return 0 if event.is_dir else max(0, integer(event.size) or 0)
+
+
+def describe(row: Row, event: Event) -> None:
+    """Takes over what an event says of an object, but for its place, its name and its access list."""
+    row.folder_id = integer(event.folder_id)
+    row.file_id = integer(event.file_id)
+    row.size = size_of(event)
+    row.gvsn = stored_or_none(event.gvsn)
+    row.mtime_ns = integer(event.mtime_ns) or 0
+    row.ctime_ns = integer(event.ctime_ns) or 0
 
 
 class Acls:

@@ -17,7 +17,7 @@ import time
 from typing import Final
 
 APPLICATION_ID: Final = 0x43544653  # "CTFS": says that the file is ours
-VERSION: Final = 1
+VERSION: Final = 2
 
 ROOT: Final = 1
 
@@ -34,7 +34,7 @@ IDLE: Final = 0  # none is under way: what the feed tells is news
 LISTING: Final = 1  # pages are arriving
 SWEEPING: Final = 2  # all pages have arrived: what they did not mention is being removed
 
-_VERSION_1 = f"""
+TABLES: Final = """
 CREATE TABLE entry (
     inode      INTEGER PRIMARY KEY,  -- drawn from state.next_inode, never reused; new content draws a new one
     guid       BLOB,                 -- the object's key (see guid.py); NULL for the mount's root
@@ -54,14 +54,6 @@ CREATE TABLE entry (
     mtime_ns   INTEGER NOT NULL,     -- nanoseconds since 1970 UTC; 0 where unknown
     ctime_ns   INTEGER NOT NULL      -- likewise
 ) STRICT;
-CREATE UNIQUE INDEX entry_guid ON entry (guid);
--- Not UNIQUE: two names may be exchanged within one page of events, row by row.
-CREATE INDEX entry_name ON entry (parent, name) WHERE parent IS NOT NULL;
-CREATE INDEX entry_want ON entry (parent, want) WHERE want IS NOT NULL;
-CREATE INDEX entry_cloud ON entry (parent, wire) WHERE kind = {CLOUD_FOLDER};
-CREATE INDEX entry_cloud_id ON entry (folder_id) WHERE kind = {CLOUD_FOLDER};
-CREATE INDEX entry_unplaced ON entry (kind, folder_id) WHERE kind <= {DETACHED};
-
 CREATE TABLE acl (                   -- access lists, each once: a tree has few different ones
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     sddl       ANY NOT NULL UNIQUE   -- as the portal has it (a BLOB where it has lone surrogates)
@@ -89,11 +81,37 @@ CREATE TABLE state (                 -- one row; written in the transaction of t
     files       INTEGER NOT NULL,    -- rows that are FILE
     directories INTEGER NOT NULL,    -- rows that are DIRECTORY or CLOUD_FOLDER
     bytes       TEXT NOT NULL,       -- the sum of the files' sizes, in decimal: it may pass 64 bits
-    orphans     INTEGER NOT NULL     -- rows that are UNKNOWN or DETACHED
+    orphans     INTEGER NOT NULL,    -- rows that are UNKNOWN or DETACHED
+    staging     INTEGER NOT NULL DEFAULT 0,  -- 1 while the first import is staged: the cursor is there (staging.py)
+    open        INTEGER NOT NULL DEFAULT 0   -- 1 while a writer has it open, so also after a crash
 ) STRICT;
 """
 
-_MIGRATIONS: Final[dict[int, str]] = {}
+# What every query and every event needs. Dropped and built again around the end of a staged import.
+INDEXES: Final = f"""
+CREATE UNIQUE INDEX entry_guid ON entry (guid);
+-- Not UNIQUE: two names may be exchanged within one page of events, row by row.
+CREATE INDEX entry_name ON entry (parent, name) WHERE parent IS NOT NULL;
+CREATE INDEX entry_want ON entry (parent, want) WHERE want IS NOT NULL;
+CREATE INDEX entry_cloud ON entry (parent, wire) WHERE kind = {CLOUD_FOLDER};
+CREATE INDEX entry_cloud_id ON entry (folder_id) WHERE kind = {CLOUD_FOLDER};
+CREATE INDEX entry_unplaced ON entry (kind, folder_id) WHERE kind <= {DETACHED};
+"""
+
+# What `find` needs: made once the first listing is complete. Times in whole seconds take half the bytes.
+FIND_INDEXES: Final = f"""
+CREATE INDEX IF NOT EXISTS entry_find_name ON entry (name) WHERE name IS NOT NULL;
+CREATE INDEX IF NOT EXISTS entry_find_size ON entry (size) WHERE kind = {FILE};
+CREATE INDEX IF NOT EXISTS entry_find_time ON entry (mtime_ns / 1000000000) WHERE kind >= {FILE};
+"""
+
+_MIGRATIONS: Final[dict[int, str]] = {
+    1: f"""
+    ALTER TABLE state ADD COLUMN staging INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE state ADD COLUMN open INTEGER NOT NULL DEFAULT 0;
+    {FIND_INDEXES}
+    """,
+}
 """The SQL that makes version n + 1 of version n."""
 
 
@@ -105,10 +123,11 @@ def create(db: sqlite3.Connection) -> None:
     generation = secrets.randbits(31)
     db.executescript(
         f"""BEGIN IMMEDIATE;
-        {_VERSION_1}
+        {TABLES}
+        {INDEXES}
         INSERT INTO entry (inode, kind, name, size, mtime_ns, ctime_ns)
             VALUES ({ROOT}, {SYNTHETIC}, '', 0, {now}, {now});
-        INSERT INTO state VALUES (1, NULL, '[]', 0, {IDLE}, 'folder', {generation}, {ROOT + 1}, 0, 0, '0', 0);
+        INSERT INTO state VALUES (1, NULL, '[]', 0, {IDLE}, 'folder', {generation}, {ROOT + 1}, 0, 0, '0', 0, 0, 0);
         PRAGMA application_id = {APPLICATION_ID};
         PRAGMA user_version = {VERSION};
         COMMIT;"""

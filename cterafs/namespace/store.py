@@ -18,6 +18,7 @@ from cterafs.namespace import schema
 from cterafs.namespace.disk import disk_errors
 from cterafs.namespace.guid import guid_key, guid_text
 from cterafs.namespace.rows import COLUMNS, Acls, Row, node, told, told_or_none
+from cterafs.namespace.staging import STAGING, staged_cursor
 
 DATABASE: Final = "index.db"
 _SIDE_FILES: Final = ("-wal", "-shm")
@@ -108,6 +109,11 @@ class Store:
         return store
 
     @property
+    def staging(self) -> Path:
+        """Where a large first import waits until it is complete."""
+        return self.database.with_name(STAGING)
+
+    @property
     def closed(self) -> bool:
         return self._closed
 
@@ -183,8 +189,11 @@ class Store:
     @property
     def cursor(self) -> Cursor | None:
         """Where the feed goes on; None: from the beginning."""
-        cursor = told_or_none(self._state("cursor")[0])
-        return None if cursor is None else Cursor(cursor)
+        cursor, staging = self._state("cursor, staging")
+        if staging:
+            return staged_cursor(self.staging)
+        text = told_or_none(cursor)
+        return None if text is None else Cursor(text)
 
     @property
     def selection(self) -> tuple[int, ...]:

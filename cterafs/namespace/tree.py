@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -12,17 +14,50 @@ import msgspec
 
 from cterafs.model import Change, Cursor, Event, FolderInfo
 from cterafs.namespace import naming
+from cterafs.namespace.building import attach, build, detach, index_for_find
 from cterafs.namespace.disk import disk_errors
-from cterafs.namespace.edit import Edit
+from cterafs.namespace.edit import Edit, Totals
 from cterafs.namespace.guid import guid_key
-from cterafs.namespace.rows import COLUMNS, Acls, integer, stored, stored_or_none
+from cterafs.namespace.rows import COLUMNS, Acls, Row, integer, node, stored, stored_or_none
 from cterafs.namespace.schema import CLOUD_FOLDER, DETACHED, FILE, IDLE, LISTING, ROOT, SWEEPING, SYNTHETIC, UNKNOWN
+from cterafs.namespace.staging import Staging, remove
 from cterafs.namespace.store import Store
 
 Layout = Literal["folder", "owner"]
 
+log = logging.getLogger(__name__)
+
+_STAGED_FROM: Final = 250_000  # entries: up to here keeping the indexes up is as fast as building them afterwards
+_APPLIED_AT_ONCE: Final = 2_000  # as many as a page of events has
+_APPEARED: Final = (
+    f"SELECT {COLUMNS} FROM entry WHERE inode > ? AND inode < ? AND kind >= {FILE} AND parent < ? AND parent > 0"
+    " ORDER BY inode LIMIT ?"
+)
 _CLOUD_FOLDERS: Final = f"SELECT {COLUMNS} FROM entry WHERE kind = {CLOUD_FOLDER}"
 _SWEPT_AT_ONCE: Final = 2_000  # rows that one batch of a sweep removes: as many as a page of events touches
+
+
+def _concerns_readers(change: Change, first: int, last: int) -> bool:
+    """Whether a change made while building is about something that could be seen before.
+
+    Rows from `first` to `last` are new, and told of afterwards.
+    """
+    if change.old is not None:
+        return change.old.inode < first
+    return change.new is not None and not first <= change.new.inode < last and change.new.parent < first
+
+
+def _folded(changes: Iterable[Change]) -> Iterator[Change]:
+    """Each object's changes as one, from what it was at first to what it is in the end."""
+    ends: dict[int, Change] = {}
+    for change in changes:
+        before = ends.pop(change.old.inode, None) if change.old is not None else None
+        old = change.old if before is None else before.old
+        if change.new is not None:
+            ends[change.new.inode] = Change(old, change.new)
+        elif old is not None:
+            yield Change(old, None)
+    yield from (change for change in ends.values() if change.old != change.new)
 
 
 class Batch:
@@ -32,11 +67,13 @@ class Batch:
         changes: what becomes of everything that was or will be visible in its directory; nothing for repeated events.
     """
 
-    def __init__(self, db: sqlite3.Connection, database: Path, acls: Acls, changes: Sequence[Change]) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, database: Path, forget: Callable[[], None], changes: Sequence[Change]
+    ) -> None:
         self.changes: Final = changes
         self._db: Final = db
         self._database: Final = database
-        self._acls: Final = acls
+        self._forget: Final = forget
 
     def commit(self) -> None:
         """
@@ -52,7 +89,7 @@ class Batch:
 
     def rollback(self) -> None:
         """Leaves the state as it was. Harmless where SQLite has rolled back by itself."""
-        self._acls.forget()
+        self._forget()
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
@@ -69,14 +106,19 @@ class Tree:
         self._layout: Final[Layout] = layout
         self._acls: Final = Acls()
         self._swept = 0  # the sweep's place: inodes up to here have been looked at
+        self._staging: Staging | None = None
+        self._untold: tuple[int, int, int] | None = None  # the first and last inode built, and the last told of
         self._db: Final = store.writer()
         try:
             self._adopt_layout()
+            self._resume_staging()
         except BaseException:
             self._db.close()
             raise
 
     def close(self) -> None:
+        if self._staging is not None:
+            self._staging.close()
         self._db.close()
 
     def __enter__(self) -> Tree:
@@ -104,20 +146,11 @@ class Tree:
                 something new names them.
         """
         latest = {event.guid: event for event in events if event.guid}
+        if self._staging is not None or (listing and not complete and self._shall_stage()):
+            return self._stage(list(latest.values()), cursor, complete=listing and complete)
         keyed = [(guid_key(guid), None if event.deleted else event) for guid, event in latest.items()]
-        unanswered = [guid_key(guid) for guid in asked]
         with self._editing() as edit:
-            parents = [e.parent_guid for _, e in keyed if e is not None and e.parent_guid]
-            edit.load(dict.fromkeys([key for key, _ in keyed] + [edit.parent_key(p) for p in parents] + unanswered))
-            edit.renumber(keyed)
-            for key, event in keyed:
-                if event is None:
-                    edit.remove(key)
-                else:
-                    edit.put(key, event)
-            for key in unanswered:
-                edit.give_up(key)
-            changes = self._finish(edit)
+            changes = self._apply(edit, keyed, [guid_key(guid) for guid in asked])
             relist = self._state("relist")
             if relist != IDLE:
                 self._mark(edit, [key for key, event in keyed if event is not None])
@@ -125,7 +158,8 @@ class Tree:
                 self._set(cursor=stored(cursor))
             if listing and complete:
                 self._set(imported=1, relist=SWEEPING if relist != IDLE else IDLE)
-        return Batch(self._db, self.store.database, self._acls, changes)
+                index_for_find(self._db)
+        return self._batch(changes)
 
     def set_folders(self, folders: Iterable[FolderInfo]) -> Batch:
         """Takes over who owns which cloud folder; they are named and placed by it."""
@@ -140,7 +174,7 @@ class Tree:
                 if before.get(folder_id) != after.get(folder_id):
                     edit.add_rows(self._db.execute(f"{_CLOUD_FOLDERS} AND folder_id = ?", (folder_id,)))
             changes = self._finish(edit)
-        return Batch(self._db, self.store.database, self._acls, changes)
+        return self._batch(changes)
 
     # -- listing again
 
@@ -152,6 +186,7 @@ class Tree:
         """
         with self._editing():
             self._db.execute("DELETE FROM seen")
+            self._set(staging=0)
             known = self._db.execute("SELECT EXISTS (SELECT 1 FROM entry WHERE inode <> ?)", (ROOT,)).fetchone()[0]
             # What was asked about in vain may be known now.
             self._db.execute(f"UPDATE entry SET kind = {UNKNOWN} WHERE kind <= {DETACHED}")
@@ -160,6 +195,7 @@ class Tree:
             self._set(cursor=None, selection=text, relist=LISTING if known else IDLE)
             self._swept = 0
             self._db.execute("COMMIT")
+        self._discard_staging()
 
     @property
     def sweeping(self) -> bool:
@@ -184,7 +220,96 @@ class Tree:
             if len(rows) < _SWEPT_AT_ONCE:
                 self._db.execute("DELETE FROM seen")
                 self._set(relist=IDLE)
-        return Batch(self._db, self.store.database, self._acls, changes)
+        return self._batch(changes)
+
+    # -- the first listing, when it is large
+
+    @property
+    def unfinished(self) -> bool:
+        """The listing is complete, and there is still something to be done with it: call `proceed` until it ends."""
+        staged = self._staging is not None and bool(self._staging.state("complete"))
+        return staged or self._untold is not None or self.sweeping
+
+    def proceed(self) -> Batch:
+        """The next step behind a complete listing: building what was staged, telling of it, sweeping."""
+        if self._staging is not None and self._state("staging"):
+            return self._build(self._staging)
+        if self._untold is not None:
+            return self._tell(*self._untold)
+        return self.sweep()
+
+    def _shall_stage(self) -> bool:
+        with disk_errors(self.store.database, "read"):
+            imported, relist, rows = self._db.execute(
+                "SELECT imported, relist, files + directories FROM state"
+            ).fetchone()
+        return not imported and relist == IDLE and rows >= _STAGED_FROM
+
+    def _stage(self, events: Sequence[Event], cursor: Cursor | None, *, complete: bool) -> Batch:
+        staging = self._staging
+        if staging is None:
+            staging = Staging.begin(self.store.staging, self._db)
+            with self._editing():
+                self._set(staging=1)
+                self._db.execute("COMMIT")
+            self._staging = staging
+        staging.stage(events, cursor, complete=complete)
+        return Batch(staging.db, staging.path, staging.forget, ())
+
+    def _build(self, staging: Staging) -> Batch:
+        staging.settle()
+        with disk_errors(self.store.database, "written"):
+            attach(self._db, staging.path)
+        first, last = staging.state("first"), staging.state("next_inode")
+        with self._editing():
+            built = build(self._db, self._acls, first=first)
+            self._count(Totals(built.files, built.directories, built.bytes, built.orphans))
+            self._set(next_inode=last, cursor=staging.state("cursor"), staging=0, imported=1)
+            changes = [*built.changes, *self._apply_odd(staging)]
+            index_for_find(self._db)
+        self._untold = (first, last, first - 1)
+        return self._batch([change for change in _folded(changes) if _concerns_readers(change, first, last)])
+
+    def _apply_odd(self, staging: Staging) -> Iterator[Change]:
+        odd = staging.odd()
+        while events := list(itertools.islice(odd, _APPLIED_AT_ONCE)):
+            edit = Edit(self._db, self._acls, next_inode=self._state("next_inode"), layout=self._layout)
+            yield from self._apply(edit, [(guid_key(e.guid), None if e.deleted else e) for e in events], ())
+
+    def _tell(self, first: int, last: int, after: int) -> Batch:
+        """What was built has appeared in directories that readers knew before."""
+        self._clear_up()
+        with self._editing():
+            rows = self._db.execute(_APPEARED, (after, last, first, _APPLIED_AT_ONCE)).fetchall()
+            changes = [
+                Change(None, node(row, self._acls.text(self._db, row.acl))) for row in itertools.starmap(Row, rows)
+            ]
+        self._untold = (first, last, rows[-1][0]) if len(rows) == _APPLIED_AT_ONCE else None
+        return self._batch(changes)
+
+    def _clear_up(self) -> None:
+        """Once the index is committed, the staging goes, and the log that held all of it is copied back."""
+        if self._staging is None:
+            return
+        with disk_errors(self.store.database, "written"):
+            detach(self._db)
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._discard_staging()
+
+    def _resume_staging(self) -> None:
+        if not self._state("staging"):
+            self._discard_staging()
+            return
+        self._staging = Staging.resume(self.store.staging, self.store.generation)
+        if self._staging is None:
+            log.warning("%s is lost; the namespace is listed again", self.store.staging)
+            self.begin_relist(self.store.selection)
+
+    def _discard_staging(self) -> None:
+        if self._staging is not None:
+            self._staging.close()
+            self._staging = None
+        remove(self.store.staging)
 
     # -- inside a transaction
 
@@ -201,18 +326,38 @@ class Tree:
                     self._db.execute("ROLLBACK")
                 raise
 
+    def _apply(
+        self, edit: Edit, keyed: Sequence[tuple[bytes, Event | None]], unanswered: Sequence[bytes]
+    ) -> list[Change]:
+        parents = [e.parent_guid for _, e in keyed if e is not None and e.parent_guid]
+        edit.load(dict.fromkeys([key for key, _ in keyed] + [edit.parent_key(p) for p in parents] + list(unanswered)))
+        edit.renumber(keyed)
+        for key, event in keyed:
+            if event is None:
+                edit.remove(key)
+            else:
+                edit.put(key, event)
+        for key in unanswered:
+            edit.give_up(key)
+        return self._finish(edit)
+
     def _finish(self, edit: Edit) -> list[Change]:
         naming.settle(edit)
         changes = edit.write()
-        delta = edit.totals
+        self._set(next_inode=edit.next_inode)
+        self._count(edit.totals)
+        return changes
+
+    def _count(self, delta: Totals) -> None:
         self._set(
-            next_inode=edit.next_inode,
             files=self._state("files") + delta.files,
             directories=self._state("directories") + delta.directories,
             bytes=str(int(self._state("bytes")) + delta.bytes),
             orphans=self._state("orphans") + delta.orphans,
         )
-        return changes
+
+    def _batch(self, changes: Sequence[Change]) -> Batch:
+        return Batch(self._db, self.store.database, self._acls.forget, changes)
 
     def _mark(self, edit: Edit, keys: Iterable[bytes]) -> None:
         """Notes that the listing mentioned these objects."""

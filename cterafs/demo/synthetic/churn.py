@@ -29,6 +29,9 @@ class Churn:
 
     Args:
         rate: changes in a second.
+
+    Attributes:
+        changes: how many there have been.
     """
 
     def __init__(self, namespace: SyntheticNamespace, rate: float, seed: int = 1) -> None:
@@ -38,13 +41,13 @@ class Churn:
         files = namespace.plan.files
         self._working_set = files[:: max(1, len(files) // WORKING_SET)][:WORKING_SET]
         self._made: deque[int] = deque()
-        self._steps = 0
+        self.changes = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="churn", daemon=True)
 
     def step(self) -> None:
         """One change."""
-        self._steps += 1
+        self.changes += 1
         kind = self._dice.random()
         if kind < 0.2 or not self._working_set:
             self._create_or_delete()
@@ -74,7 +77,7 @@ class Churn:
     def _run(self) -> None:
         begun = time.monotonic()
         while not self._stop.wait(TICK):
-            due = int((time.monotonic() - begun) * self._rate) - self._steps
+            due = int((time.monotonic() - begun) * self._rate) - self.changes
             with self._namespace.batch():
                 for _ in range(due):
                     self.step()
@@ -83,11 +86,11 @@ class Churn:
         if len(self._made) >= MADE:
             self._namespace.delete(self._made.popleft())
         else:
-            self._made.append(self._namespace.create(self._directory(), f"New {self._steps}.txt", self._size()))
+            self._made.append(self._namespace.create(self._directory(), f"New {self.changes}.txt", self._size()))
 
     def _move(self, number: int, parent: int) -> None:
         # The count makes the name unique wherever it comes to lie.
-        self._namespace.move(number, parent, f"{self._steps} of {number}.docx")
+        self._namespace.move(number, parent, f"{self.changes} of {number}.docx")
 
     def _neighbour(self, number: int) -> int:
         """The directory of another file, where that lies in the same cloud folder; else the cloud folder's root."""

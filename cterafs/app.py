@@ -19,7 +19,7 @@ import trio
 
 import cterafs
 from cterafs import control
-from cterafs.config import Config, DirectCredentials, PortalCredentials, Secret, state_directory
+from cterafs.config import Config, DirectCredentials, PortalCredentials, Secret, state_directory, trust
 from cterafs.content.cache import BlockCache
 from cterafs.content.memory import BlockMemory
 from cterafs.direct import DirectIO, RemoteFile
@@ -65,6 +65,7 @@ async def open_volume(config: Config, credentials: Credentials) -> AsyncIterator
     """A volume with everything below it, for as long as the context lasts. Nothing is followed yet.
 
     Raises:
+        ConfigError: the state directory is open to other users.
         StateError: the state directory cannot be used, or belongs to another process.
     """
     directory = state_directory(config)
@@ -101,7 +102,7 @@ async def _selection(config: Config, store: Store, portal: Portal) -> Sequence[i
 @contextlib.contextmanager
 def _own(directory: Path) -> Iterator[None]:
     """The state directory is ours alone; a crash frees it, since the kernel holds the lock."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    trust.private_directory(directory)
     handle = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,7 +16,7 @@ import trio
 from cterafs import app
 from cterafs.cli import logsetup
 from cterafs.cli.failures import INTERRUPTED, failure
-from cterafs.config import Config, state_directory
+from cterafs.config import Config, state_directory, trust
 from cterafs.errors import MountError
 from cterafs.namespace.follower import FeedStatus
 
@@ -104,7 +104,7 @@ def log_to_file(config: Config) -> None:
     if config.log.file is not None:
         return
     directory = state_directory(config)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    trust.private_directory(directory)
     file = directory / LOG_NAME
     if file.exists() and file.stat().st_size > LOG_KEPT:
         file.replace(file.with_suffix(".log.1"))

@@ -1,4 +1,4 @@
-"""Who may read and who may write the files that secrets and commands come from."""
+"""Who may read and who may write the files that secrets and commands come from, and the directories of state."""
 
 from __future__ import annotations
 
@@ -38,3 +38,18 @@ def refuse_writable(file: Path, info: os.stat_result) -> None:
         raise ConfigError(f"{file}: others can change this file; run: chmod go-w {file}")
     if info.st_uid not in (os.geteuid(), 0):
         raise ConfigError(f"{file}: this file belongs to another user; run: chown {os.geteuid()} {file}")
+
+
+def private_directory(directory: Path) -> None:
+    """Make a directory for this user alone; one that others could have put files or links into is refused.
+
+    Raises:
+        OSError: it cannot be made.
+        ConfigError: it belongs to another user, is open to others, or is none.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    info = directory.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
+        raise ConfigError(f"{directory}: this is not a directory of our own; set another state.directory")
+    if stat.S_IMODE(info.st_mode) & 0o077:
+        raise ConfigError(f"{directory}: others can use this directory; run: chmod 700 {directory}")

@@ -23,10 +23,12 @@ def main(path: str) -> None:
     os.preadv(file, [buffer], 0)  # from now on the block is in the mount's cache
     print("ready", flush=True)
     delays: list[float] = []
-    while not select.select([sys.stdin], [], [], PAUSE)[0]:
+    while True:
         began = time.perf_counter()
         os.preadv(file, [buffer], 0)
         delays.append((time.perf_counter() - began) * 1000)
+        if select.select([sys.stdin], [], [], PAUSE)[0]:
+            break
     print(json.dumps(delays))
 
 

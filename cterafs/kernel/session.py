@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pyfuse3
@@ -32,6 +33,10 @@ GRACE = 3.0
 
 ANSWER_DEADLINE = 10.0
 """Seconds for the mount's first answer."""
+
+WAKE_INTERVAL = 0.25
+"""Seconds. pyfuse3 reads a request when there was one a moment ago. If that was taken back since, because whoever made
+it was killed, the read waits for the next request, and all of this process with it. A signal interrupts it."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -86,7 +91,7 @@ class _Session:
 
     async def _answer(self) -> None:
         """Handles requests until the kernel ends the connection, or the grace of readers is over."""
-        with self._answering:
+        with self._answering, _interrupted_reads():
             try:
                 await pyfuse3.main(max_tasks=MAX_TASKS)
             finally:
@@ -147,6 +152,18 @@ class _Session:
         """It is still at the path: somebody may have detached it, and another mount may have taken its place."""
         mounted = mountpoint.mounted_at(self._path)
         return mounted is not None and self._mounted is not None and mounted.device == self._mounted.device
+
+
+@contextlib.contextmanager
+def _interrupted_reads() -> Iterator[None]:
+    """A signal that does nothing arrives every `WAKE_INTERVAL`. Python repeats its own system calls (PEP 475)."""
+    before = signal.signal(signal.SIGALRM, lambda _number, _frame: None)
+    signal.setitimer(signal.ITIMER_REAL, WAKE_INTERVAL, WAKE_INTERVAL)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _allow_background(connection: Path) -> None:

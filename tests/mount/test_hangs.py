@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from real_mount import DEADLINE, Mount
 from starlette.requests import Request
 from starlette.responses import Response
 
+from cterafs import control
 from cterafs.demo.encoder import Codec, Encoding
 from cterafs.demo.server import EmbeddedPortal
 
@@ -126,3 +128,32 @@ def test_ending_while_reads_hang(mount: Mount, gate: Gate) -> None:
         for reader in readers:
             reader.kill()
             reader.communicate()
+
+
+LOOKUPS = """
+import os, sys, threading
+def look(thread):
+    number = 0
+    while True:
+        number += 1
+        try:
+            os.stat(f"{sys.argv[1]}/{os.getpid()} {thread} {number}")
+        except FileNotFoundError:
+            if number == 10:
+                print(flush=True)
+for thread in range(6):
+    threading.Thread(target=look, args=[thread]).start()
+"""
+
+
+def test_requests_of_the_killed_hold_up_nothing(mount: Mount) -> None:
+    """The kernel takes back what nobody waits for any more, also when the mount is about to read it."""
+    mount.start()
+    record = control.find(mount.path)
+    assert record is not None
+    for _ in range(50):  # one in ten was held up for as long as nobody else asked anything
+        with subprocess.Popen([sys.executable, "-c", LOOKUPS, str(mount.path)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.kill()
+        assert control.ask_status(record)["state"] == "live"

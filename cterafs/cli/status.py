@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cterafs.cli.progress import readable
 
 if TYPE_CHECKING:
     from cterafs.control import Record
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
             raise MountError(f"no cterafs is mounted at {path}")
         statuses = [status]
     for status in statuses:
-        print(json.dumps(status) if args.json else _text(status))
+        print(json.dumps(status) if args.json else text(status))
     return 1 if any(status["state"] == DEAD for status in statuses) else 0
 
 
@@ -50,13 +53,17 @@ def _ask(record: Record) -> dict[str, Any] | None:
     """The mount's own answer, or what can be told of a dead one; None where it ended and nothing is mounted."""
     from cterafs import control
 
+    is_mounted = _is_mounted(Path(record.mountpoint))
     try:
-        return control.ask_status(record)
-    except (OSError, ValueError) as error:
-        if not _is_mounted(Path(record.mountpoint)):
+        status = control.ask_status(record)
+    except (OSError, ValueError):
+        if not is_mounted:
             return None
-        reason = f"{error}; unmount it with: cterafs umount {record.mountpoint}"
+        reason = f"no process answers for it; unmount it with: cterafs umount {record.mountpoint}"
         return {"mountpoint": record.mountpoint, "pid": record.pid, "state": DEAD, "reason": reason}
+    if not is_mounted:
+        status["reason"] = "it is not mounted here any more, and ends when its last user has gone"
+    return status
 
 
 def _is_mounted(path: Path) -> bool:
@@ -66,7 +73,8 @@ def _is_mounted(path: Path) -> bool:
     return mounted is not None and mounted.fstype == mountpoint.FSTYPE
 
 
-def _text(status: dict[str, Any]) -> str:
+def text(status: dict[str, Any]) -> str:
+    """A status for people, as `--json` gives it for programs."""
     from cterafs.cli.failures import printable
 
     lines = [f"{status['mountpoint']}: {status['state']}"]
@@ -76,12 +84,12 @@ def _text(status: dict[str, Any]) -> str:
         memory, reads = status["cache"]["memory"], status["reads"]
         errors = ", ".join(f"{count} {name}" for name, count in sorted(status["errors"].items())) or "none"
         lines += [
-            f"  process    pid {status['pid']}, version {status['version']}, {_size(status['rss'])} resident",
-            f"  feed       {_age(status['feed_lag_s'])} behind, last event {_age(status['last_event_age_s'])} ago",
+            f"  process    pid {status['pid']}, version {status['version']}, {readable(status['rss'])} resident",
+            f"  feed       {_feed(status)}",
             f"  tree       {_tree(status)}",
-            f"  memory     {_size(memory['used'])} of {_size(memory['limit'])}, {_share(memory)}",
-            f"  reads      {reads['requests']:,} requests, {_size(reads['bytes'])}; "
-            f"{_size(reads['downloaded_bytes'])} downloaded, {reads['open_files']:,} files open",
+            f"  memory     {readable(memory['used'])} of {readable(memory['limit'])}, {_share(memory)}",
+            f"  reads      {reads['requests']:,} requests, {readable(reads['bytes'])}; "
+            f"{readable(reads['downloaded_bytes'])} downloaded, {reads['open_files']:,} files open",
             f"  errors     {errors}",
         ]
     return "\n".join(printable(line) for line in lines)
@@ -90,7 +98,13 @@ def _text(status: dict[str, Any]) -> str:
 def _tree(status: dict[str, Any]) -> str:
     if status["files"] is None:
         return "the index cannot be read; see the log"
-    return f"{status['files']:,} files, {status['directories']:,} directories, {_size(status['bytes'])}"
+    return f"{status['files']:,} files, {status['directories']:,} directories, {readable(status['bytes'])}"
+
+
+def _feed(status: dict[str, Any]) -> str:
+    lag, event_age = status["feed_lag_s"], status["last_event_age_s"]
+    behind = "not heard since it was mounted" if lag is None else f"{_age(lag)} behind"
+    return f"{behind}, " + ("no event yet" if event_age is None else f"last event {_age(event_age)} ago")
 
 
 def _share(cache: dict[str, Any]) -> str:
@@ -98,13 +112,6 @@ def _share(cache: dict[str, Any]) -> str:
     return f"{100 * cache['hits'] / asked:.0f} % of {asked:,} blocks found" if asked else "not used yet"
 
 
-def _age(seconds: float | None) -> str:
-    return "never" if seconds is None else f"{seconds:.1f} s"
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
+def _age(seconds: float) -> str:
+    """1.5 s, or from a minute on 0:01:30, or 2 days, 0:01:30."""
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cterafs.cli import settings
 from cterafs.cli.failures import printable
+from cterafs.cli.timestamps import iso_time
 from cterafs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -120,16 +121,6 @@ def _fields(path: str, node: Node) -> dict[str, object]:
         "acl": node.acl,
         "inode": node.inode,
     }
-
-
-def iso_time(nanoseconds: int) -> str | None:
-    """ISO 8601 in UTC, to the nanosecond; None outside the years that it can write."""
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    try:
-        moment = datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-    return f"{moment.replace(tzinfo=None).isoformat()}.{rest:09}Z"
 
 
 def _size(text: str) -> tuple[str, int]:

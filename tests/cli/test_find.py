@@ -10,7 +10,7 @@ import pytest
 
 from cterafs import config
 from cterafs.cli import main
-from cterafs.cli.find import iso_time
+from cterafs.cli.timestamps import iso_time
 from cterafs.model import Event
 from cterafs.namespace.store import Store
 from cterafs.namespace.tree import Tree

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from cterafs.errors import ConfigError, NotFound, StateError
 from cterafs.model import Event
+from cterafs.namespace import predicates
 from cterafs.namespace.search import Query, search
 from cterafs.namespace.store import Store
 from cterafs.namespace.tree import Tree
@@ -42,15 +44,18 @@ TREE = [
     file("3", "three.jpg", "b", 30, 300),
     file("4", "[x", "b", 40, 400),
     file("5", "lost.txt", "nowhere", 50, 500),
+    file("7", "x", "1"),
     directory("c", "cycle", "c"),
     file("6", "six.txt", "c", 60, 600),
 ]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+@pytest.fixture(params=["without indexes", "few matches", "many matches"])
+def store(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """The same answers whether an index serves, a part of the tree is walked, or everything is looked at."""
+    monkeypatch.setattr(predicates, "_FEW", 1 if request.param == "many matches" else 10_000)
     with Store.open(tmp_path) as opened, Tree(opened) as tree:
-        tree.prepare(TREE).commit()
+        tree.prepare(TREE, listing=True, complete=request.param != "without indexes").commit()
         yield opened
 
 
@@ -85,6 +90,10 @@ A, B = "/Docs/a", "/Docs/a/b[1]"
         (Query(size=("-", 1)), []),
         (Query(newer_ns=200 * SECOND), [THREE, FOUR]),
         (Query(newer_ns=200 * SECOND - 1, kind="f"), [TWO, THREE, FOUR]),
+        (Query(name="t*", size=("+", 20)), [THREE]),
+        (Query(name="t*", newer_ns=200 * SECOND), [THREE]),
+        (Query(size=("+", 10), newer_ns=100 * SECOND, under="/Docs/a/b[1]"), [THREE, FOUR]),
+        (Query(newer_ns=-1, size=("-", 11)), [ONE]),
         (Query(where="size > 10 AND kind = 'f' AND mtime < 400"), [TWO, THREE]),
         (Query(where="id = 11 OR gvsn = '7'"), [ONE, TWO]),
         (Query(where="guid = '3'"), [THREE]),
@@ -136,7 +145,7 @@ def test_absurd_values_are_refused(store: Store, query: Query) -> None:
         list(search(store, query))
 
 
-@pytest.mark.parametrize("under", ["/nowhere", "/Docs/\udc80"])
+@pytest.mark.parametrize("under", ["/nowhere", "/Docs/\udc80", "/Docs/one.txt/x"])
 def test_a_path_that_is_not_there_is_told(store: Store, under: str) -> None:
     with pytest.raises(NotFound):
         list(search(store, Query(under=under)))
@@ -161,3 +170,35 @@ def test_ends_with_the_store(tmp_path: Path) -> None:
         store.close()
         with pytest.raises(StateError, match="closed"):
             next(search(store, Query()))
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (Query(name="file 12*"), "entry_find_name"),
+        (Query(name="[f]ile*"), None),
+        (Query(name="file*", size=("+", 2990)), "entry_find_size"),
+        (Query(name="file 1*", size=("-", 2990), newer_ns=2998 * SECOND), "entry_find_time"),
+        (Query(kind="d"), None),
+    ],
+)
+def test_the_index_with_the_fewest_matches_serves(tmp_path: Path, query: Query, index: str | None) -> None:
+    entries = [file(f"f{n}", f"file {n}", "r", size=n, mtime=n) for n in range(3000)]
+    with Store.open(tmp_path) as store, Tree(store) as tree:
+        tree.prepare([directory("r", "Docs", None), *entries], listing=True, complete=True).commit()
+        with store.held() as db:
+            plan = predicates.Plan(query)
+            assert plan.best_index(db) == (index, index is not None)
+            steps = db.execute(f"EXPLAIN QUERY PLAN {plan.select('inode', index=index)}", plan.parameters).fetchall()
+            how = steps[0][3]
+            assert how.startswith(f"SEARCH entry USING INDEX {index} (" if index else "SCAN entry")
+
+
+@pytest.mark.parametrize("name", ["a\ud7ff*", "\U0010ffff*", "a\U0010ffff", "\ue000", "*"])
+def test_prefixes_at_the_edges_of_unicode(tmp_path: Path, name: str) -> None:
+    names = ["a\ud7ff", "a\ud7ffb", "a\ue000", "\U0010ffff", "\U0010ffff\U0010ffff", "a\U0010ffff", "b", "\ue000"]
+    with Store.open(tmp_path) as store, Tree(store) as tree:
+        entries = [file(f"f{n}", wanted, "r") for n, wanted in enumerate(names)]
+        tree.prepare([directory("r", "Docs", None), *entries], listing=True, complete=True).commit()
+        expected = [f"/Docs/{wanted}" for wanted in names if fnmatch.fnmatchcase(wanted, name)]
+        assert paths(store, Query(name=name, kind="f")) == sorted(expected)

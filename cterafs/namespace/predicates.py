@@ -1,0 +1,186 @@
+"""What to find, as SQL: conditions on `entry`, and which index serves them."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from cterafs.errors import ConfigError
+from cterafs.model import ROOT_INODE
+from cterafs.namespace import schema
+from cterafs.namespace.guid import guid_text
+
+_PATTERN_LIMIT: Final = 4096  # characters; a name has 255 bytes at most
+_TEXT_LIMIT: Final = 16 << 20  # bytes in one value of an expression: it cannot exhaust memory
+_INT64: Final = 1 << 63
+_SECOND: Final = 1_000_000_000
+_PULSE: Final = 200_000  # steps of SQLite's machine between two looks at signals: some milliseconds
+_FEW: Final = 10_000  # matches in an index: up to here, looking at each is quicker than anything else
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
+_WILDCARD: Final = re.compile(r"[*?[]")
+_COMPARISONS: Final = {"+": ">", "-": "<", "=": "="}
+_READABLE: Final = frozenset({"entry", "acl"})
+_HARMLESS: Final = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION})
+
+# What `where` may name. The innermost names win over the columns of `entry`.
+_EXPRESSION: Final = f"""EXISTS (SELECT 1 FROM (SELECT
+    entry.name AS name,
+    CASE WHEN entry.kind >= {schema.DIRECTORY} THEN 'd' ELSE 'f' END AS kind,
+    entry.size AS size,
+    entry.mtime_ns / 1000000000 AS mtime,
+    entry.ctime_ns / 1000000000 AS ctime,
+    entry.mtime_ns AS mtime_ns,
+    entry.ctime_ns AS ctime_ns,
+    entry.file_id AS id,
+    guid_text(entry.guid) AS guid,
+    entry.folder_id AS folder_id,
+    entry.gvsn AS gvsn,
+    (SELECT sddl FROM acl WHERE acl.id = entry.acl) AS acl,
+    entry.inode AS inode
+) WHERE (%s
+))"""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to find; every condition that is given must hold.
+
+    Attributes:
+        under: a path below the mount's root. What it names is found too if it matches, the mount's root is not.
+        name: a shell pattern for the shown name: `*`, `?`, `[a-z]`, `[!a-z]`.
+        kind: files or directories only.
+        size: bytes: ("+", n) more than n, ("-", n) fewer, ("=", n) exactly; of files only.
+        newer_ns: the file's own time is later; nanoseconds since 1970 UTC.
+        where: an SQLite expression over name, kind ('f' or 'd'), size, mtime and ctime (seconds since 1970 UTC),
+            mtime_ns, ctime_ns, id, guid, folder_id, gvsn, acl, inode.
+    """
+
+    under: str = "/"
+    name: str | None = None
+    kind: Literal["f", "d"] | None = None
+    size: tuple[str, int] | None = None
+    newer_ns: int | None = None
+    where: str | None = None
+
+
+class Plan:
+    """A query as SQL.
+
+    Attributes:
+        parameters: for every statement below.
+    """
+
+    def __init__(self, query: Query) -> None:
+        self.parameters: Final[dict[str, object]] = {}
+        self._conditions: Final = [f"entry.kind >= {schema.FILE}", f"entry.inode <> {ROOT_INODE}"]
+        self._served: Final[dict[str, str]] = {}  # by index: the condition that it serves
+        if query.name is not None:
+            self._add_name(query.name)
+        if query.size is not None:
+            sign, size = query.size
+            self.parameters["size"] = _in_range(size)
+            condition = f"entry.kind = {schema.FILE} AND entry.size {_COMPARISONS[sign]} :size"
+            self._add(condition, index="entry_find_size")
+        if query.newer_ns is not None:
+            self.parameters["newer"] = _in_range(query.newer_ns)
+            seconds = f"entry.mtime_ns / {_SECOND} >= :newer / {_SECOND} AND entry.kind >= {schema.FILE}"
+            self._add(f"{seconds} AND entry.mtime_ns > :newer", index="entry_find_time")
+        if query.kind is not None:
+            self._add(f"entry.kind {'=' if query.kind == 'f' else '>'} {schema.FILE}")
+        if query.where is not None:
+            if _SURROGATES.search(query.where):
+                raise ConfigError("the expression is not accepted: it is not valid UTF-8")
+            self._add(_EXPRESSION % query.where)
+
+    def select(self, columns: str, *, index: str | None = None, parent: bool = False) -> str:
+        """The statement for what matches; with `parent`, for what lies in the directory `:parent`."""
+        hint = f"INDEXED BY {index}" if index else ""
+        conditions = ["entry.parent = :parent"] if parent else []
+        return f"SELECT {columns} FROM entry {hint} WHERE {' AND '.join(conditions + self._conditions)}"
+
+    def best_index(self, db: sqlite3.Connection) -> tuple[str | None, bool]:
+        """The index with the fewest matches, and whether they are few; None where none can serve.
+
+        SQLite would have to be told how the values are distributed; counting up to some thousand tells of these values.
+        """
+        made = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'index'")}
+        counts: dict[str, int] = {}
+        for index, condition in self._served.items():
+            if index in made:
+                some = f"SELECT 1 FROM entry INDEXED BY {index} WHERE {condition} LIMIT {_FEW}"
+                counts[index] = db.execute(f"SELECT count(*) FROM ({some})", self.parameters).fetchone()[0]
+        if not counts:
+            return None, False
+        index = min(counts, key=lambda name: counts[name])
+        return index, counts[index] < _FEW
+
+    def _add(self, condition: str, *, index: str | None = None) -> None:
+        self._conditions.append(condition)
+        if index is not None:
+            self._served[index] = condition
+
+    def _add_name(self, pattern: str) -> None:
+        if len(pattern) > _PATTERN_LIMIT:
+            raise ConfigError(f"the name pattern is longer than {_PATTERN_LIMIT} characters")
+        pattern = _SURROGATES.sub("\x01", pattern)  # no shown name has either
+        prefix = _WILDCARD.split(pattern, maxsplit=1)[0]
+        self.parameters["name"] = _glob(pattern)
+        if not prefix:
+            self._add("entry.name GLOB :name")
+            return
+        self.parameters["low"] = prefix
+        self.parameters["high"] = _behind(prefix)
+        self._add("entry.name >= :low AND entry.name < :high AND entry.name GLOB :name", index="entry_find_name")
+
+
+def restrict(db: sqlite3.Connection) -> None:
+    """Whatever an expression says, it reads the index and nothing else, and can be interrupted."""
+    db.create_function("guid_text", 1, _guid_text, deterministic=True)
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _TEXT_LIMIT)
+    db.set_progress_handler(lambda: 0, _PULSE)  # lets Python see its signals
+    db.set_authorizer(_authorize)
+
+
+def _in_range(number: int) -> int:
+    if not -_INT64 <= number < _INT64:
+        raise ConfigError(f"{number} does not fit into 64 bits")
+    return number
+
+
+def _glob(pattern: str) -> str:
+    """A shell pattern in SQLite's notation: negation is `[^`, and a bracket that is never closed stands for itself."""
+    out, rest = "", pattern
+    while rest:
+        first, rest = rest[0], rest[1:]
+        if first == "[":
+            negated = rest[:1] in {"!", "^"}
+            end = rest.find("]", 2 if negated else 1)
+            if end < 0:
+                out += "[[]"
+                continue
+            out += "[" + ("^" + rest[1:end] if negated else rest[:end]) + "]"
+            rest = rest[end + 1 :]
+        else:
+            out += first
+    return out
+
+
+def _behind(prefix: str) -> str:
+    """The least text behind all that begin with `prefix`, in the order of UTF-8, which is that of code points."""
+    last = ord(prefix[-1]) + 1
+    if last > 0x10FFFF:
+        return _behind(prefix[:-1]) if len(prefix) > 1 else "\U0010ffff" * 64  # a name has 63 such characters at most
+    return prefix[:-1] + chr(0xE000 if last == 0xD800 else last)
+
+
+def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
+    if action in _HARMLESS:
+        return sqlite3.SQLITE_OK
+    readable = action == sqlite3.SQLITE_READ and (not first or first in _READABLE)
+    return sqlite3.SQLITE_OK if readable else sqlite3.SQLITE_DENY
+
+
+def _guid_text(key: bytes | None) -> str | None:
+    return None if key is None else guid_text(key).encode("utf-8", "replace").decode()

@@ -22,6 +22,9 @@ from cterafs.errors import StateError
 # A block counts as written once the disk has it: half a second's work of a fast disk is what a power cut may cost.
 SYNC_AFTER = 64 << 20
 
+# Bytes of a name that leave room for what we add to it, in the 255 that a file system takes.
+LONGEST_STEM = 255 - len(".part.blocks")
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -51,8 +54,9 @@ class Partial:
             StateError: another process writes it.
         """
         self._destination = destination
-        self.path = destination.with_name(destination.name + ".part")
-        self._journal_path = destination.with_name(destination.name + ".part.blocks")
+        stem = _shortened(destination.name)
+        self.path = destination.with_name(f"{stem}.part")
+        self._journal_path = destination.with_name(f"{stem}.part.blocks")
         self._header = json.dumps(dict(sorted(identity.items())))
         self._pending: list[Mark] = []
         self._size = self._synced = 0
@@ -159,6 +163,15 @@ class Partial:
             yield
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
+
+
+def _shortened(name: str) -> str:
+    """The name, or where it is too long to be added to, its beginning with a digest of it."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= LONGEST_STEM:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    return f"{encoded[: LONGEST_STEM - len(digest) - 1].decode(errors='ignore')}~{digest}"
 
 
 def _last(marks: Sequence[Mark]) -> int:

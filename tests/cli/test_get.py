@@ -98,6 +98,13 @@ def test_into_a_directory(get, file, tmp_path):
     assert (tmp_path / "there" / str(file.version.file_id)).read_bytes() == DATA
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "x" * 243])
+def test_the_longest_names_can_be_written(get, file, tmp_path, name):
+    _ok(get(file.version.file_id, "-o", name))
+    assert (tmp_path / name).read_bytes() == DATA
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_link_is_written_through(get, file, tmp_path):
     (tmp_path / "link").symlink_to("target")
     _ok(get(file.version.file_id, "-o", "link"))

@@ -41,7 +41,10 @@ def mount(config: Config, credentials: app.Credentials, path: Path, *, wait: boo
     async def main() -> None:
         await app.mount(config, credentials, path, wait=wait, progress=progress.show, ready=mounted)
 
-    trio.run(main, strict_exception_groups=True)
+    try:
+        trio.run(main, strict_exception_groups=True)
+    finally:
+        progress.end()
     return 0
 
 
@@ -94,6 +97,8 @@ def _wait_for(child: int, reading: int) -> int:
     except KeyboardInterrupt:
         os.kill(child, signal.SIGTERM)
         os.waitpid(child, 0)
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # it ended in the middle of a line that tells how far it was
         return INTERRUPTED
     finally:
         os.close(reading)
@@ -138,5 +143,7 @@ class ImportProgress:
             print(text, file=sys.stderr, flush=True)
 
     def end(self) -> None:
+        """Leaves the line to what follows."""
         if self._shown and self._terminal:
             print(file=sys.stderr)
+        self._shown = False

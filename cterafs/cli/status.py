@@ -103,7 +103,7 @@ def _tree(status: dict[str, Any]) -> str:
 
 def _feed(status: dict[str, Any]) -> str:
     lag, event_age = status["feed_lag_s"], status["last_event_age_s"]
-    behind = "not heard since it was mounted" if lag is None else f"{_age(lag)} behind"
+    behind = "not up to date since it was mounted" if lag is None else f"{_age(lag)} behind"
     return f"{behind}, " + ("no event yet" if event_age is None else f"last event {_age(event_age)} ago")
 
 

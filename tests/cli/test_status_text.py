@@ -37,7 +37,7 @@ def test_a_live_mount():
 @pytest.mark.parametrize(
     ("lag", "event_age", "line"),
     [
-        (None, None, "not heard since it was mounted, no event yet"),
+        (None, None, "not up to date since it was mounted, no event yet"),
         (59.9, None, "59.9 s behind, no event yet"),
         (200_000.4, 200_001.0, "2 days, 7:33:20 behind, last event 2 days, 7:33:21 ago"),
     ],

@@ -57,7 +57,6 @@ class Running:
     volume: Volume
     follower: Follower
     memory: BlockMemory
-    portal: Portal
 
 
 @asynccontextmanager
@@ -87,7 +86,7 @@ async def open_volume(config: Config, credentials: Credentials) -> AsyncIterator
         )
         selection = await _selection(config, store, portal)
         follower = Follower(portal.notifications, tree, listener=volume, folder_ids=selection, folders=portal.folders)
-        yield Running(volume, follower, memory, portal)
+        yield Running(volume, follower, memory)
         nursery.cancel_scope.cancel()
 
 

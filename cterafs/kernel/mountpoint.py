@@ -30,7 +30,6 @@ class Mounted:
 
     path: Path
     fstype: str
-    source: str
     device: str
 
     @property
@@ -46,8 +45,8 @@ def mounts() -> list[Mounted]:
     # Not splitlines() and split(): they know more blanks than the kernel escapes.
     for line in text.removesuffix("\n").split("\n"):
         before, _, after = line.partition(" - ")
-        fields, rest = before.split(" "), after.split(" ")
-        found.append(Mounted(Path(_unescape(fields[4])), rest[0], _unescape(rest[1]), fields[2]))
+        fields = before.split(" ")
+        found.append(Mounted(Path(_unescape(fields[4])), after.split(" ")[0], fields[2]))
     return found
 
 

@@ -179,9 +179,6 @@ class Operations(pyfuse3.Operations):
     async def release(self, fh: FileHandleT) -> None:
         self.volume.close(fh)
 
-    async def flush(self, fh: FileHandleT) -> None:
-        """Nothing is ever written."""
-
     # --- the rest ---------------------------------------------------------------------------------------------------
 
     @answers

@@ -29,7 +29,7 @@ def process(mount: Mount) -> Iterator[subprocess.Popen[str]]:
     command = [*CTERAFS, "mount", "-f", "--config", str(mount.config), str(mount.path)]
     with subprocess.Popen(command, env=mount.environment, stderr=subprocess.PIPE, text=True) as process:
         while not mount.is_mounted or not (mount.path / "Folder").is_dir():
-            assert process.poll() is None
+            assert process.poll() is None, process.communicate()
         yield process
         process.kill()
 

@@ -25,8 +25,10 @@
     │   ├── DecryptKeyError
     │   ├── BlockError                  one block; `.block` tells which
     │   │   ├── DownloadError
+    │   │   │   └── StorageRefusedError     by our own rules: its host, or its scheme
     │   │   ├── DownloadTimeout
     │   │   ├── DownloadConnectionError
+    │   │   │   └── StorageUntrustedError   by its certificate
     │   │   ├── DecryptBlockError
     │   │   ├── DecompressBlockError
     │   │   └── BlockValidationException
@@ -279,6 +281,20 @@ class DownloadConnectionError(BlockError):
 
     code = errno.ENETRESET
     summary = "no connection to storage"
+
+
+class StorageRefusedError(DownloadError):
+    """The block's URL leads where it must not; trying again leads there, too."""
+
+    summary = "storage may not be contacted"
+    retryable = False
+
+
+class StorageUntrustedError(DownloadConnectionError):
+    """The certificate of storage is not trusted."""
+
+    summary = "the certificate of storage is not trusted; set direct.ca_file to its authority"
+    retryable = False
 
 
 class DecryptBlockError(BlockError):

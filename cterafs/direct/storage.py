@@ -32,8 +32,8 @@ OK = 200
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-def tls_context(verify: bool, ca_file: str | None) -> ssl.SSLContext:
-    """The system's authorities, and those in `ca_file`.
+def tls_context(verify: bool, ca_file: str | None, option: str = "ca_file") -> ssl.SSLContext:
+    """The system's authorities, and those in `ca_file`, which `option` names.
 
     Raises:
         errors.ConfigError: the file cannot be used.
@@ -46,7 +46,8 @@ def tls_context(verify: bool, ca_file: str | None) -> ssl.SSLContext:
         try:
             context.load_verify_locations(ca_file)
         except OSError as error:  # ssl.SSLError is one
-            raise errors.ConfigError(f"ca_file {ca_file} cannot be used: {error}") from None
+            reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+            raise errors.ConfigError(f"{option}: cannot use {ca_file}: {reason}") from None
     return context
 
 
@@ -186,9 +187,13 @@ def _translated(block: BlockInfo, host: str = "") -> Iterator[None]:
         raise errors.BlockValidationException(block, host + str(error)) from None
     except CutShort as error:
         raise errors.DownloadConnectionError(block, host + str(error)) from None
-    except (Refused, MalformedAnswer) as error:
+    except Refused as error:
+        raise errors.StorageRefusedError(block, str(error)) from None
+    except MalformedAnswer as error:
         raise errors.DownloadError(block, host + str(error)) from None
     except TimeoutError:
         raise errors.DownloadTimeout(block, f"{host}no progress") from None
+    except ssl.SSLCertVerificationError as error:
+        raise errors.StorageUntrustedError(block, host + error.verify_message) from None
     except OSError as error:  # the resolver's and TLS's are OSErrors as well
         raise errors.DownloadConnectionError(block, host + (error.strerror or str(error))) from None

@@ -329,8 +329,9 @@ def test_tls_with_a_private_authority(certified: tuple[ssl.SSLContext, str]) -> 
 
 def test_tls_of_an_unknown_authority_is_refused(certified: tuple[ssl.SSLContext, str], storage: Storage) -> None:
     with ScriptedServer(lambda exchange: exchange.answer(BODY), certified[0]) as server:
-        with pytest.raises(errors.DownloadConnectionError, match="certificate verify failed"):
+        with pytest.raises(errors.StorageUntrustedError, match=r"direct\.ca_file.*unable to get local issuer") as caught:
             get(storage, server)
+        assert not caught.value.retryable
         assert not server.exchanges
         unverified = Storage(PORTAL, tls_context(False, None))
         assert get(unverified, server) == BODY
@@ -375,5 +376,5 @@ def test_a_ca_file_that_cannot_be_used_is_a_configuration_error(tmp_path: Path) 
     bad = tmp_path / "bad.pem"
     bad.write_text("no certificate")
     for path in (bad, tmp_path / "missing.pem"):
-        with pytest.raises(errors.ConfigError, match=path.name):
-            tls_context(True, str(path))
+        with pytest.raises(errors.ConfigError, match=rf"direct\.ca_file: cannot use .*{path.name}: [a-zN]"):
+            tls_context(True, str(path), "direct.ca_file")

@@ -60,9 +60,7 @@ WEIGHTS = {
 
 ACTIONS = st.builds(
     Action,
-    what=st.sampled_from(
-        [name for name, weight in WEIGHTS.items() for _ in range(weight)],
-    ),
+    what=st.sampled_from([name for name, weight in WEIGHTS.items() for _ in range(weight)]),
     which=PICK,
     other=PICK,
     name=st.sampled_from(["a", "b", "c.txt", "A", "a/b", "x" * 300]),
@@ -251,7 +249,7 @@ class PortalHistory(RuleBasedStateMachine):
         return any(item.guid == guid and item.hidden for item in self.items)
 
     def list_again(self) -> None:
-        """The portal rejects every cursor. Strays are in no listing."""
+        """The portal rejects every cursor. Strays are in no listing; from now on, nothing is hidden from it."""
         self.end_round()
         self.namespace.feed.reset()
         self._strays.clear()

@@ -102,7 +102,8 @@ class Mount:
 
     @property
     def is_mounted(self) -> bool:
-        return any(line.split()[4] == str(self.path) for line in Path("/proc/self/mountinfo").read_text().splitlines())
+        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()  # a mountpoint need not be UTF-8
+        return any(line.split()[4] == os.fsencode(self.path) for line in mounts)
 
     @property
     def state(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -25,9 +26,11 @@ log = logging.getLogger(__name__)
 
 MAX_RESULTS: Final = 2000  # entries in a page: what CTERA's own client asks for
 LONGPOLL_TIMEOUT: Final = 10.0  # seconds; likewise
+_LATE: Final = 5.0  # seconds beyond its time after which the answer of a long poll is missed
 _RETRY: Final = (1.0, 30.0)  # seconds between attempts, doubled each time: first and last
-_RETRY_REFUSED: Final = (30.0, 60.0)  # for what only a person can put right: often enough to notice that, not to annoy
+_RETRY_REFUSED: Final = (60.0, 900.0)  # for what only a person can put right; a portal may lock out who tries often
 _IDLE_PAUSE: Final = 1.0  # a portal that answers a long poll at once, with nothing, is not asked more often than that
+_PACE: Final = 0.03  # between two listings: in a storm of changes, each page has its cost, and nobody sees 30 ms
 _PAGES_AHEAD: Final = 4  # fetched while others are applied; 2,000 entries take some 2 MB
 _PAGES_AT_ONCE: Final = 10  # in one transaction of the first import: the fewer, the less an index page is written anew
 _ASKED_AT_ONCE: Final = 20  # unknown parents between two listings, so that asking does not hold up the news
@@ -103,6 +106,7 @@ class Follower:
         self._last_event_at: float | None = None
         self._last_contact_at: float | None = None
         self._current_at: float | None = None
+        self._listed_at = -math.inf
         self._entries_seen = 0
         self._entries_skipped = 0
         self._known_folders: set[int] = set()
@@ -121,6 +125,7 @@ class Follower:
             current_at=self._current_at,
             entries_seen=self._entries_seen,
             entries_skipped=self._entries_skipped,
+            patience=self._longpoll_timeout + _LATE,
         )
 
     async def run(self) -> NoReturn:
@@ -153,7 +158,7 @@ class Follower:
             promised = False
             if await self._ask_for_parents():
                 continue
-            self._current_at = time.time()
+            self._current_at, self._failures = time.time(), 0
             self._enter("live")
             await self._wait_for_changes()
             promised = True
@@ -165,6 +170,7 @@ class Follower:
         listing = not self.imported.is_set() or relist != IDLE
         if listing or self._state == "offline":
             self._enter("catching-up" if self.imported.is_set() else "importing")
+        self._listed_at = trio.current_time()
         applied = 0
         failure: Exception | None = None
         # What is expected to go wrong is raised outside of the nursery, which would wrap it into a group.
@@ -208,7 +214,6 @@ class Follower:
         self._entries_skipped += sum(page.skipped for page in pages)
         if events:
             self._last_event_at = time.time()
-        self._failures = 0
         if new := _cloud_folders(events) - self._known_folders:
             self._known_folders |= new  # whatever the answer, they are asked about once
             await self._learn_owners()
@@ -232,6 +237,7 @@ class Follower:
             self._heard()
             self._failures = 0
             if there_are:
+                await trio.sleep(max(0.0, self._listed_at + _PACE - trio.current_time()))
                 return
             self._current_at = time.time()
             await trio.sleep(max(0.0, asked + _IDLE_PAUSE - trio.current_time()))
@@ -265,6 +271,8 @@ class Follower:
             return
         try:
             folders = await self._folders.all()
+        except errors.AuthenticationError:
+            raise
         except errors.PortalError as error:
             log.info("the owners of the cloud folders are not known: %s", error)
             return

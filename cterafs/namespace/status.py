@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,7 @@ class FeedStatus:
         current_at: when all that the portal had to tell had last been applied.
         entries_seen: events taken from the portal since the start, repeated ones included: for a progress bar.
         entries_skipped: those that could not be understood.
+        patience: seconds within which a portal that is there answers a long poll.
     """
 
     state: FeedState
@@ -33,9 +35,13 @@ class FeedStatus:
     current_at: float | None
     entries_seen: int
     entries_skipped: int
+    patience: float = math.inf
 
     def lag(self, now: float) -> float | None:
-        """Seconds for which changes may have been missed so far; None where the tree was never complete."""
-        if self.state == "live":
+        """Seconds for which changes may have been missed so far; None where the tree was never complete.
+
+        While it is live, none; unless the portal has been silent for longer than a long poll takes.
+        """
+        if self.state == "live" and now - (self.last_contact_at or self.since) <= self.patience:
             return 0.0
         return None if self.current_at is None else round(max(0.0, now - self.current_at), 3)

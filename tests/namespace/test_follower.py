@@ -234,7 +234,42 @@ async def test_wrong_credentials_are_not_tried_often(setting: Setting, autojump_
         assert isinstance(follower.error, errors.AuthenticationError)
         assert not follower.imported.is_set()
     times = setting.portal.times("list")
-    assert all(15 <= later - earlier <= 65 for earlier, later in itertools.pairwise(times))
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert all(30 <= pause <= 900 for pause in pauses)
+    assert pauses[-1] > 200  # a portal may lock out who tries often
+
+
+async def test_refused_credentials_are_tried_once_a_time(setting: Setting, autojump_clock: MockClock) -> None:
+    """The owners are not asked for with a password that was just refused, nor the listing with one that was for them."""
+    setting.portal.folders = errors.AuthenticationError("wrong password")
+    async with setting.following() as follower:
+        await eventually(lambda: len(setting.portal.times("folders")) >= 2)
+        assert isinstance(follower.error, errors.AuthenticationError)
+    assert not setting.portal.times("list")
+
+
+async def test_a_storm_of_changes_is_taken_in_larger_pages(setting: Setting, autojump_clock: MockClock) -> None:
+    """The portal has something new at every question; it is not asked more often than anybody would notice."""
+    setting.portal.pages = [[folder("r", "Docs")]]
+    async with setting.following() as follower:
+        await live(follower)
+        start = trio.current_time()
+        for number in range(20):
+            setting.portal.tell(file(f"g{number}", f"{number}", "r"))
+            while setting.store.counts.files <= number:
+                await setting.watcher.news.wait()
+        lists = [at for at in setting.portal.times("list") if at >= start]
+    assert len(lists) == 20
+    assert all(later - earlier >= 0.029 for earlier, later in itertools.pairwise(lists))
+
+
+async def test_a_portal_that_went_silent_is_not_current(setting: Setting, autojump_clock: MockClock) -> None:
+    async with setting.following() as follower:
+        await live(follower)
+        status = follower.status
+    assert status.last_contact_at is not None
+    assert status.lag(status.last_contact_at + status.patience) == 0
+    assert status.lag(status.last_contact_at + status.patience + 1) >= status.patience
 
 
 async def test_a_rejected_cursor_lists_again(setting: Setting, autojump_clock: MockClock) -> None:

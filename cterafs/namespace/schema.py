@@ -34,6 +34,16 @@ IDLE: Final = 0  # none is under way: what the feed tells is news
 LISTING: Final = 1  # pages are arriving
 SWEEPING: Final = 2  # all pages have arrived: what they did not mention is being removed
 
+# How the last writer left it.
+CLOSED: Final = 0
+OPEN: Final = 1  # it is there still, or crashed
+DAMAGED: Final = 2  # a check has found what cannot be repaired
+
+TABLE_NAMES: Final = frozenset({"entry", "acl", "folder", "seen", "state"})
+INDEX_NAMES: Final = frozenset(
+    {"entry_guid", "entry_name", "entry_want", "entry_cloud", "entry_cloud_id", "entry_unplaced"}
+)
+
 TABLES: Final = """
 CREATE TABLE entry (
     inode      INTEGER PRIMARY KEY,  -- drawn from state.next_inode, never reused; new content draws a new one
@@ -83,7 +93,7 @@ CREATE TABLE state (                 -- one row; written in the transaction of t
     bytes       TEXT NOT NULL,       -- the sum of the files' sizes, in decimal: it may pass 64 bits
     orphans     INTEGER NOT NULL,    -- rows that are UNKNOWN or DETACHED
     staging     INTEGER NOT NULL DEFAULT 0,  -- 1 while the first import is staged: the cursor is there (staging.py)
-    open        INTEGER NOT NULL DEFAULT 0   -- 1 while a writer has it open, so also after a crash
+    open        INTEGER NOT NULL DEFAULT 0   -- CLOSED, OPEN or DAMAGED
 ) STRICT;
 """
 

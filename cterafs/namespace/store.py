@@ -17,11 +17,11 @@ from cterafs.model import ROOT_INODE, Cursor, FolderInfo, Inode, Node
 from cterafs.namespace import schema
 from cterafs.namespace.disk import disk_errors
 from cterafs.namespace.guid import guid_key, guid_text
+from cterafs.namespace.opening import DATABASE, UnusableIndex, explained, prepare, set_aside
 from cterafs.namespace.rows import COLUMNS, Acls, Row, node, told, told_or_none
 from cterafs.namespace.staging import STAGING, staged_cursor
 
-DATABASE: Final = "index.db"
-_SIDE_FILES: Final = ("-wal", "-shm")
+__all__ = ["Counts", "Store", "UnknownParent", "UnusableIndex", "set_aside"]
 
 _BUSY_TIMEOUT: Final = 5.0  # seconds; only another process (`find`, a backup) can hold the database for so long
 _READER_CACHE_KIB: Final = 4 << 10  # per connection; the kernel's page cache stands behind it
@@ -75,6 +75,9 @@ class Counts:
 class Store:
     """The committed state of one index. Use `open`; close with `close` or `with`.
 
+    Attributes:
+        crashed: whoever wrote to it last did not close it: a power failure may have damaged it, see `health.verify`.
+
     Raises (all methods):
         StateError: the disk fails, the index is damaged, or it was closed.
     """
@@ -82,6 +85,7 @@ class Store:
     def __init__(self, path: Path, *, read_only: bool) -> None:
         self.database: Final = path
         self.read_only: Final = read_only
+        self.crashed = False
         self._acls: Final = Acls()
         self._idle: Final[deque[sqlite3.Connection]] = deque()
         self._held: Final[set[sqlite3.Connection]] = set()
@@ -98,10 +102,10 @@ class Store:
         if read_only and not path.exists():
             raise errors.StateError(f"there is no index in {directory} yet; mount once to make it")
         store = cls(path, read_only=read_only)
-        with _explained(path):
+        with explained(path):
             db = store._connect()
             try:
-                _prepare(db, path, read_only=read_only)
+                store.crashed = prepare(db, path, read_only=read_only)
             except BaseException:
                 db.close()
                 raise
@@ -313,70 +317,3 @@ class Store:
         with self._reader() as db:
             row: tuple[Any, ...] = db.execute(f"SELECT {columns} FROM state").fetchone()
             return row
-
-
-def set_aside(directory: Path) -> Path:
-    """Renames a database that cannot be used to `index.db.corrupt-<n>`, so that a new one can be made.
-
-    Raises:
-        StateError: it cannot be renamed.
-    """
-    path = directory / DATABASE
-    number = 1
-    while (aside := directory / f"{DATABASE}.corrupt-{number}").exists():
-        number += 1
-    try:
-        path.rename(aside)
-        for suffix in _SIDE_FILES:  # the log belongs to the file: beside a new one it would be applied to that
-            side = directory / (DATABASE + suffix)
-            if side.exists():
-                side.rename(directory / (aside.name + suffix))
-    except OSError as error:
-        raise errors.StateError(f"{path} cannot be set aside: {error.strerror}; remove it by hand") from error
-    return aside
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turns what SQLite says upon opening into a sentence that says what to do."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        primary = code & 0xFF if isinstance(code, int) else None
-        if primary in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-            raise UnusableIndex(
-                f"{path} is damaged ({error}); set it aside, and the namespace is imported again"
-            ) from error
-        if primary in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-            raise errors.StateError(f"{path} is in use by another process; stop it, or wait for it") from error
-        raise errors.StateError(f"{path} cannot be opened ({error}); check its permissions and the disk") from error
-
-
-class UnusableIndex(errors.StateError):
-    """The index is damaged or not an index at all: `set_aside` makes room for a new one."""
-
-
-def _prepare(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
-    """Checks that the database is ours, makes it where it is empty, and brings it up to date."""
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    application = db.execute("PRAGMA application_id").fetchone()[0]
-    if application == 0 and version == 0 and db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-        if read_only:
-            raise errors.StateError(f"{path} is empty; mount once to fill it")
-        schema.create(db)
-        return
-    if application != schema.APPLICATION_ID:
-        raise UnusableIndex(f"{path} is not an index of cterafs; set it aside, or choose another state.directory")
-    if version > schema.VERSION:
-        raise errors.StateError(
-            f"{path} was written by a newer cterafs (version {version}, this one knows {schema.VERSION}); "
-            "upgrade, or remove it to import the namespace again"
-        )
-    if version < schema.VERSION:
-        if read_only:
-            raise errors.StateError(f"{path} was written by an older cterafs; mount once to bring it up to date")
-        schema.migrate(db, version)
-    # A cheap check: the one row that everything stands on can be read.
-    if db.execute("SELECT count(*) FROM state").fetchone()[0] != 1:
-        raise UnusableIndex(f"{path} is damaged (it has no state); set it aside, and the namespace is imported again")

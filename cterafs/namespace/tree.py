@@ -19,7 +19,19 @@ from cterafs.namespace.disk import disk_errors
 from cterafs.namespace.edit import Edit, Totals
 from cterafs.namespace.guid import guid_key
 from cterafs.namespace.rows import COLUMNS, Acls, Row, integer, node, stored, stored_or_none
-from cterafs.namespace.schema import CLOUD_FOLDER, DETACHED, FILE, IDLE, LISTING, ROOT, SWEEPING, SYNTHETIC, UNKNOWN
+from cterafs.namespace.schema import (
+    CLOSED,
+    CLOUD_FOLDER,
+    DETACHED,
+    FILE,
+    IDLE,
+    LISTING,
+    OPEN,
+    ROOT,
+    SWEEPING,
+    SYNTHETIC,
+    UNKNOWN,
+)
 from cterafs.namespace.staging import Staging, remove
 from cterafs.namespace.store import Store
 
@@ -117,8 +129,13 @@ class Tree:
             raise
 
     def close(self) -> None:
+        """Ends writing; harmless where the disk fails."""
         if self._staging is not None:
             self._staging.close()
+        try:
+            self._db.execute(f"UPDATE state SET open = {CLOSED} WHERE open = {OPEN}")
+        except sqlite3.Error as error:
+            log.warning("%s is not closed properly, and is checked at the next mount: %s", self.store.database, error)
         self._db.close()
 
     def __enter__(self) -> Tree:
@@ -371,6 +388,7 @@ class Tree:
                 edit.add_rows(self._db.execute(_CLOUD_FOLDERS))
                 self._finish(edit)
                 self._set(layout=self._layout)
+            self._set(open=OPEN)
             self._db.execute("COMMIT")
 
     def _state(self, column: str) -> Any:

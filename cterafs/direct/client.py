@@ -73,7 +73,10 @@ class DirectIO:
         self._workers = workers
         self._timeout = timeout
         self._api = BlockListAPI(
-            _portal_url(url), _token(bearer or access_key_id), tls_context(verify_tls, ca_file, "portal.ca_file"), timeout
+            _portal_url(url),
+            _token(bearer or access_key_id),
+            tls_context(verify_tls, ca_file, "portal.ca_file"),
+            timeout,
         )
         self._storage = Storage(url, tls_context(storage_verify_tls, storage_ca_file, "direct.ca_file"), storage_hosts)
         self._group: TaskGroup | None = None

@@ -240,7 +240,7 @@ async def test_wrong_credentials_are_not_tried_often(setting: Setting, autojump_
 
 
 async def test_refused_credentials_are_tried_once_a_time(setting: Setting, autojump_clock: MockClock) -> None:
-    """The owners are not asked for with a password that was just refused, nor the listing with one that was for them."""
+    """The listing is not asked for with a password that was just refused for the owners."""
     setting.portal.folders = errors.AuthenticationError("wrong password")
     async with setting.following() as follower:
         await eventually(lambda: len(setting.portal.times("folders")) >= 2)

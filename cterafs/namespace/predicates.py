@@ -70,10 +70,12 @@ class Plan:
 
     Attributes:
         parameters: for every statement below.
+        selective: few of all objects match, as far as one can tell.
     """
 
     def __init__(self, query: Query) -> None:
         self.parameters: Final[dict[str, object]] = {}
+        self.selective: Final = any((query.name, query.size, query.newer_ns is not None, query.where))
         self._conditions: Final = [f"entry.kind >= {schema.FILE}", f"entry.inode <> {ROOT_INODE}"]
         self._served: Final[dict[str, str]] = {}  # by index: the condition that it serves
         if query.name is not None:
@@ -96,7 +98,7 @@ class Plan:
 
     def select(self, columns: str, *, index: str | None = None, parent: bool = False) -> str:
         """The statement for what matches; with `parent`, for what lies in the directory `:parent`."""
-        hint = f"INDEXED BY {index}" if index else ""
+        hint = "" if parent else f"INDEXED BY {index}" if index else "NOT INDEXED"
         conditions = ["entry.parent = :parent"] if parent else []
         return f"SELECT {columns} FROM entry {hint} WHERE {' AND '.join(conditions + self._conditions)}"
 

@@ -23,7 +23,8 @@ from cterafs.namespace.store import Store
 
 __all__ = ["Found", "Query", "search"]
 
-_DIRECTORIES_KEPT: Final = 50_000  # paths in memory: some 10 MB; objects of one directory mostly come together
+_PATHS_KEPT: Final = 16 << 20  # bytes: those of 60,000 directories of a usual depth
+_PATH_OVERHEAD: Final = 200  # bytes, beside its characters
 _DEPTH_LIMIT: Final = 4096  # directories above an object; no path can name more
 _DISK: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOTADB})
 
@@ -60,7 +61,9 @@ def search(store: Store, query: Query) -> Iterator[Found]:
         index, few = plan.best_index(db)
         restrict(db)
         acls = Acls()
-        rows = _walk(db, plan, start) if start != ROOT_INODE and not few else _scan(db, plan, index)
+        # Where most objects match, they come quickest with those of their directory, whose path is made once.
+        walk = not plan.selective or (start != ROOT_INODE and not few)
+        rows = _walk(db, plan, start) if walk else _scan(db, plan, index)
         for row in rows:
             path = paths.of(row)
             if path is not None and (path == under or path.startswith(under + "/")):
@@ -110,7 +113,9 @@ class _Paths:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db: Final = db
-        self._known: Final[LRUCache[int, str | None]] = LRUCache(_DIRECTORIES_KEPT)
+        self._known: Final[LRUCache[int, str | None]] = LRUCache(
+            _PATHS_KEPT, getsizeof=lambda path: _PATH_OVERHEAD + len(path or ())
+        )
 
     def resolve(self, path: str) -> tuple[int, str]:
         """The inode that a path names, and the path as those of results begin: the mount's root is empty.

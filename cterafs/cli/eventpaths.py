@@ -65,15 +65,14 @@ class EventPaths:
             StateError: the index cannot be read.
         """
         directory = self._told(event)
-        names, child, seen = [directory.name], event.guid, {event.guid}
+        names, child = [directory.name], event.guid
         while directory.parent is not None:
             guid = directory.parent
-            if guid in seen or len(names) > DEPTH:  # a confused portal
+            if len(names) > DEPTH:  # of a confused portal, and perhaps in a circle
                 return None
             above = self._known[guid] if guid in self._known else await self._find(guid, child, event.folder_id)
             if above is None:
                 return None
-            seen.add(guid)
             names.append(above.name)
             directory, child = above, guid
         return "/" + "/".join(reversed(names))

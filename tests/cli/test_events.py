@@ -193,7 +193,9 @@ def test_the_index_tells_paths_without_asking(portal, folder, told):
     inside = portal.namespace.mkdir(twin, "inside")
     cursor = fill(portal)
     portal.namespace.create(inside, "file", b"1")
-    expected = [("present", f"/Docs [{twin.folder_id}]/inside/file")]
+    portal.namespace.tell(twin)
+    path = f"/Docs [{twin.folder_id}]"
+    expected = [("present", f"{path}/inside/file"), ("present", path)]
     assert briefly(told("--cursor", cursor)[0]) == expected
     assert briefly(told("--cursor", "index")[0]) == expected
     assert portal.faults.requests["ancestors"] == 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
@@ -19,7 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine
 
 from cterafs.demo.namespace import Namespace
 from cterafs.demo.objects import Entry, Item
-from cterafs.namespace.names import safe
+from cterafs.namespace.guid import guid_key
+from cterafs.namespace.names import distinct, safe
 
 T = TypeVar("T")
 
@@ -194,12 +195,12 @@ class PortalHistory(RuleBasedStateMachine):
     # -- what a confused portal says
 
     def _stray(self, do: Action) -> None:
-        """An object that the portal's own tree does not have, new or told of before. What it lies in may not exist,
-        or be a file, another stray, the stray itself, or something in it."""
+        """An object that the portal's own tree does not have, new or told of before. Its name may be taken, and what it
+        lies in may not exist, or be a file, another stray, the stray itself, or something in it."""
         number = do.size or self._next_stray
         self._next_stray = max(self._next_stray, number + 1)
         guid, parent = f"stray:{number}", self._anything(do.other)
-        stray = Item(guid, f"stray {number}", parent.folder_id, parent, do.flag, number, 0, 0)
+        stray = Item(guid, do.name, parent.folder_id, parent, do.flag, number, 0, 0)
         self._strays[guid] = stray
         self.namespace.tell(stray)
         self.disturbed.add(guid)
@@ -236,13 +237,18 @@ class PortalHistory(RuleBasedStateMachine):
         def show(path: str, item: Item) -> None:
             size, file_id = (item.version.size, item.version.file_id) if item.version else (0, None)
             tree[path] = Seen(item.guid, item.is_dir, size, file_id, str(item.gvsn))
-            for stray in strays[item.guid] if item.is_dir else ():
-                show(f"{path}/{stray.name}", stray)
+            if item.is_dir:
+                given_away = [child for child in item.children.values() if self._is_given_away(child, strays)]
+                for name, inside in _named([*given_away, *strays[item.guid]]):
+                    show(f"{path}/{name}", inside)
 
-        for item in self._there():
-            if not item.hidden or any(not each.hidden or strays[each.guid] for each in item.subtree()):
-                show("/" + "/".join(safe(above.name) for above in item.lineage()), item)
+        for folder in self.namespace.folders:
+            show(f"/{folder.name}", folder.root)
         return tree
+
+    @staticmethod
+    def _is_given_away(item: Item, strays: Mapping[str, Sequence[Item]]) -> bool:
+        return any(not each.hidden or strays.get(each.guid) for each in item.subtree())
 
     def may_be_seen(self, guid: str) -> bool:
         """A hidden directory that nothing gives away now may have been given away before."""
@@ -325,3 +331,13 @@ class PortalHistory(RuleBasedStateMachine):
             self.disturbed.add(each.guid)
             if each is not item and (not told or each.hidden):
                 self.untold.add(each.guid)
+
+
+def _named(entries: Iterable[Item]) -> Iterator[tuple[str, Item]]:
+    """The entries of a directory, under the names that they are shown by."""
+    wanted: defaultdict[str, list[Item]] = defaultdict(list)
+    for entry in sorted(entries, key=lambda entry: guid_key(entry.guid)):
+        wanted[safe(entry.name)].append(entry)
+    for name, those in wanted.items():
+        for entry in those:
+            yield name if entry is those[0] else distinct(name, guid_key(entry.guid)), entry

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from cterafs.model import Change
 from cterafs.namespace.names import distinct
-from cterafs.namespace.rows import COLUMNS, Acls, Row, node
+from cterafs.namespace.rows import COLUMNS, Acls, node, read
 from cterafs.namespace.schema import CLOUD_FOLDER, DIRECTORY, FILE, FIND_INDEXES, INDEXES, UNKNOWN
 
 _ACLS: Final = (
@@ -118,9 +118,9 @@ def _share_names(db: sqlite3.Connection, acls: Acls, first: int) -> list[Change]
             before = db.execute(_SHOWN_AGAIN, (inode,)).fetchone() if inode < first else None
             db.execute("UPDATE entry SET name = ?, want = ? WHERE inode = ?", (shown, want, inode))
             if before is not None and before[4] != shown:
-                old = node(Row(*before), acls.text(db, before[11]))
+                old = node(read(before), acls.text(db, before[11]))
                 after = db.execute(_SHOWN_AGAIN, (inode,)).fetchone()
-                changes.append(Change(old, node(Row(*after), old.acl)))
+                changes.append(Change(old, node(read(after), old.acl)))
     return changes
 
 

@@ -20,7 +20,10 @@ def disk_errors(database: Path, action: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        # A damaged file is a bare DatabaseError; its other kinds tell of a wrong statement.
-        if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
+        # A damaged file is a bare DatabaseError, or contradicts itself; the other kinds tell of a wrong statement.
+        fault = isinstance(error, (sqlite3.OperationalError, sqlite3.IntegrityError))
+        if fault or type(error) is sqlite3.DatabaseError:
             raise StateError(f"{database} cannot be {action}: {error}") from error
         raise
+    except (MemoryError, UnicodeDecodeError) as error:  # a length that is damaged; a message that quotes such a text
+        raise StateError(f"{database} cannot be {action}: it may be damaged ({type(error).__name__})") from error

@@ -31,6 +31,7 @@ from cterafs.namespace.rows import (
     integer,
     kind_of,
     node,
+    read,
     size_of,
     stored,
     stored_or_none,
@@ -119,7 +120,7 @@ class Edit:
         """Takes rows of the database into the edit, as they are; those that it has are left as it has them."""
         added = []
         for values in found:
-            old = Row(*values)  # type: ignore[arg-type]  # the columns are the fields
+            old = read(values)
             if old.guid is not None and old.guid not in self.items:
                 self.items[old.guid] = item = Item(old, msgspec.structs.replace(old))
                 added.append(item)

@@ -14,6 +14,7 @@ The mapping is one to one: nothing is normalised.
 from __future__ import annotations
 
 import re
+import sqlite3
 
 _UUID_FORM = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}:(0|[1-9][0-9]{0,19})\Z")
 _COUNTER_LIMIT = 1 << 64
@@ -33,9 +34,18 @@ def guid_key(guid: str) -> bytes:
 
 
 def guid_text(key: bytes) -> str:
-    """The guid of a key; empty for the directory of an owner, which the portal does not know."""
+    """The guid of a key; empty for the directory of an owner, which the portal does not know.
+
+    Raises:
+        sqlite3.DatabaseError: it is no key: the database is damaged.
+    """
+    if not isinstance(key, bytes):
+        raise sqlite3.DatabaseError("a guid is damaged")
     if len(key) >= _TEXT_LENGTH:
-        return "" if key.startswith(_OWNER) else key.rstrip(b"\xff").decode("utf-8", "surrogatepass")
+        try:
+            return "" if key.startswith(_OWNER) else key.rstrip(b"\xff").decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError as error:
+            raise sqlite3.DatabaseError(f"a guid is damaged ({error})") from error
     uuid = key[:16].hex()
     counter = int.from_bytes(key[17:], "big")
     return f"{uuid[:8]}-{uuid[8:12]}-{uuid[12:16]}-{uuid[16:20]}-{uuid[20:]}:{counter}"

@@ -20,6 +20,7 @@ from cterafs.namespace.store import Store
 log = logging.getLogger(__name__)
 
 _FINDINGS: Final = 10  # of one check: the first ones tell as much as all
+_LONGEST: Final = 300  # characters of one in a log
 
 
 def open_or_rebuild(directory: Path) -> Store:
@@ -45,7 +46,7 @@ def verify(store: Store) -> list[str]:
     try:
         with store.held() as db:
             rows = db.execute(f"PRAGMA integrity_check({_FINDINGS})").fetchall()
-        findings = [str(text) for (text,) in rows if text != "ok"]
+        findings = [" ".join(str(text).split())[:_LONGEST] for (text,) in rows if text != "ok"]
     except (StateError, sqlite3.Error) as error:
         if store.closed:
             return []

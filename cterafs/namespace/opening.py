@@ -12,6 +12,7 @@ import msgspec
 
 from cterafs import errors
 from cterafs.namespace import schema
+from cterafs.namespace.rows import COLUMNS, read
 from cterafs.namespace.staging import STAGING, remove
 
 DATABASE: Final = "index.db"
@@ -51,13 +52,16 @@ def explained(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
         primary = code & 0xFF if isinstance(code, int) else None
-        if primary in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        # A statement that cannot be compiled (SQLITE_ERROR) is right for the tables as we make them.
+        if primary in {None, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}:
             raise UnusableIndex(
                 f"{path} is damaged ({error}); set it aside, and the namespace is imported again"
             ) from error
         if primary in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
             raise errors.StateError(f"{path} is in use by another process; stop it, or wait for it") from error
         raise errors.StateError(f"{path} cannot be opened ({error}); check its permissions and the disk") from error
+    except (MemoryError, UnicodeDecodeError) as error:  # a length, or the text that SQLite's message quotes
+        raise UnusableIndex(f"{path} is damaged; set it aside, and the namespace is imported again") from error
 
 
 class UnusableIndex(errors.StateError):
@@ -100,8 +104,8 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
             f"{path} is damaged (tables are missing); set it aside, and the namespace is imported again"
         )
     states = db.execute(f"SELECT {_STATE} FROM state").fetchall()
-    root = db.execute("SELECT kind FROM entry WHERE inode = ?", (schema.ROOT,)).fetchone()
-    if len(states) != 1 or not _plausible(states[0]) or root != (schema.SYNTHETIC,):
+    root = db.execute(f"SELECT {COLUMNS} FROM entry WHERE inode = ?", (schema.ROOT,)).fetchone()
+    if len(states) != 1 or not _plausible(states[0]) or root is None or read(root).kind != schema.SYNTHETIC:
         raise UnusableIndex(f"{path} is damaged (it has no state); set it aside, and the namespace is imported again")
 
 

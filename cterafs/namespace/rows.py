@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -53,6 +54,36 @@ class Row(msgspec.Struct, gc=False):
 COLUMNS: Final = ", ".join(f"entry.{field}" for field in Row.__struct_fields__)
 
 
+_ABSENT: Final = type(None)
+_INTEGER: Final = frozenset({int, _ABSENT})
+_TEXT: Final = frozenset({str, _ABSENT})
+_ANY: Final = frozenset({str, bytes, _ABSENT})
+
+
+def read(values: Sequence[Any]) -> Row:
+    """A row as the database gives it.
+
+    Raises:
+        sqlite3.DatabaseError: its values are not of their columns' types. SQLite looks at them only when it writes, so
+            this is how damage inside of a page shows.
+    """
+    row = Row(*values)
+    if not (
+        type(row.inode) is type(row.kind) is type(row.size) is type(row.mtime_ns) is type(row.ctime_ns) is int
+        and (type(row.guid) is bytes or row.guid is None)
+        and type(row.parent) in _INTEGER
+        and type(row.name) in _TEXT
+        and type(row.want) in _TEXT
+        and type(row.wire) in _ANY
+        and type(row.folder_id) in _INTEGER
+        and type(row.file_id) in _INTEGER
+        and type(row.gvsn) in _ANY
+        and type(row.acl) in _INTEGER
+    ):
+        raise sqlite3.DatabaseError("a row is damaged")
+    return row
+
+
 def stored(text: str) -> Text:
     if text.isascii():
         return text
@@ -68,7 +99,16 @@ def stored_or_none(text: str | None) -> Text | None:
 
 
 def told(text: Text) -> str:
-    return text if isinstance(text, str) else text.decode("utf-8", "surrogatepass")
+    """
+    Raises:
+        sqlite3.DatabaseError: it is no text: the database is damaged.
+    """
+    if isinstance(text, str):
+        return text
+    try:
+        return text.decode("utf-8", "surrogatepass")
+    except (UnicodeDecodeError, AttributeError) as error:
+        raise sqlite3.DatabaseError(f"a text is damaged ({error})") from error
 
 
 def told_or_none(text: Text | None) -> str | None:

@@ -18,7 +18,7 @@ from cterafs.errors import ConfigError, NotFound, StateError
 from cterafs.model import ROOT_INODE, Node
 from cterafs.namespace import schema
 from cterafs.namespace.predicates import Plan, Query, restrict
-from cterafs.namespace.rows import COLUMNS, Acls, Row, node
+from cterafs.namespace.rows import COLUMNS, Acls, Row, node, read
 from cterafs.namespace.store import Store
 
 __all__ = ["Found", "Query", "search"]
@@ -72,14 +72,14 @@ def search(store: Store, query: Query) -> Iterator[Found]:
 
 def _scan(db: sqlite3.Connection, plan: Plan, index: str | None) -> Iterator[Row]:
     for values in db.execute(plan.select(COLUMNS, index=index), plan.parameters):
-        yield Row(*values)
+        yield read(values)
 
 
 def _walk(db: sqlite3.Connection, plan: Plan, start: int) -> Iterator[Row]:
     """What matches at and below an object, directory by directory: a part of the tree is less than all of an index."""
     itself = plan.select(COLUMNS) + " AND entry.inode = :inode"
     for values in db.execute(itself, {**plan.parameters, "inode": start}):
-        yield Row(*values)
+        yield read(values)
     inside = plan.select(COLUMNS, parent=True)
     depth = [iter([(start,)])]
     while depth:
@@ -88,7 +88,7 @@ def _walk(db: sqlite3.Connection, plan: Plan, start: int) -> Iterator[Row]:
             depth.pop()
             continue
         for values in db.execute(inside, {**plan.parameters, "parent": directory[0]}):
-            yield Row(*values)
+            yield read(values)
         if len(depth) < _DEPTH_LIMIT:
             depth.append(db.execute(_DIRECTORIES, directory))
 

@@ -26,7 +26,7 @@ from cterafs.model import Cursor, Event
 from cterafs.namespace.disk import disk_errors
 from cterafs.namespace.guid import guid_key, guid_text
 from cterafs.namespace.names import safe
-from cterafs.namespace.rows import Acls, Row, describe, integer, kind_of, stored, told, told_or_none
+from cterafs.namespace.rows import Acls, Row, describe, integer, kind_of, read, stored, told, told_or_none
 from cterafs.namespace.schema import CLOUD_FOLDER, DIRECTORY, FILE
 
 STAGING: Final = "import.db"
@@ -218,7 +218,7 @@ class Staging:
         )
         with disk_errors(self.path, "read"):
             for *values, parent, sddl in self.db.execute(sql):
-                yield _event(Row(*values), parent, told_or_none(sddl))
+                yield _event(read(values), parent, told_or_none(sddl))
 
     # -- a page
 

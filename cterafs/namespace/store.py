@@ -18,7 +18,7 @@ from cterafs.namespace import schema
 from cterafs.namespace.disk import disk_errors
 from cterafs.namespace.guid import guid_key, guid_text
 from cterafs.namespace.opening import DATABASE, UnusableIndex, explained, prepare, set_aside
-from cterafs.namespace.rows import COLUMNS, Acls, Row, node, told, told_or_none
+from cterafs.namespace.rows import COLUMNS, Acls, node, read, told, told_or_none
 from cterafs.namespace.staging import STAGING, staged_cursor
 
 __all__ = ["Counts", "Store", "UnknownParent", "UnusableIndex", "set_aside"]
@@ -224,14 +224,14 @@ class Store:
         """The cloud folders as they were last told, by their ids."""
         with self._reader() as db:
             rows = db.execute("SELECT folder_id, name, owner FROM folder ORDER BY folder_id").fetchall()
-        return [FolderInfo(folder_id, told(name), told_or_none(owner)) for folder_id, name, owner in rows]
+            return [FolderInfo(folder_id, told(name), told_or_none(owner)) for folder_id, name, owner in rows]
 
     def unknown_parents(self, limit: int) -> list[UnknownParent]:
         """Some of the directories that something names as its parent and that nothing told of; not those that were
         asked about in vain."""
         with self._reader() as db:
             rows = db.execute(_UNKNOWN_PARENTS, (limit,)).fetchall()
-        return [UnknownParent(folder_id, guid_text(key), guid_text(child)) for folder_id, key, child in rows]
+            return [UnknownParent(folder_id, guid_text(key), guid_text(child)) for folder_id, key, child in rows]
 
     # -- connections
 
@@ -310,7 +310,7 @@ class Store:
             return self._node(db, row) if row is not None else None
 
     def _node(self, db: sqlite3.Connection, values: Sequence[Any]) -> Node:
-        row = Row(*values)
+        row = read(values)
         return node(row, self._acls.text(db, row.acl))
 
     def _state(self, columns: str) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from cterafs.namespace.building import attach, build, detach, index_for_find
 from cterafs.namespace.disk import disk_errors
 from cterafs.namespace.edit import Edit, Totals
 from cterafs.namespace.guid import guid_key
-from cterafs.namespace.rows import COLUMNS, Acls, Row, integer, node, stored, stored_or_none
+from cterafs.namespace.rows import COLUMNS, Acls, integer, node, read, stored, stored_or_none
 from cterafs.namespace.schema import (
     CLOSED,
     CLOUD_FOLDER,
@@ -298,9 +298,7 @@ class Tree:
         self._clear_up()
         with self._editing():
             rows = self._db.execute(_APPEARED, (after, last, first, _APPLIED_AT_ONCE)).fetchall()
-            changes = [
-                Change(None, node(row, self._acls.text(self._db, row.acl))) for row in itertools.starmap(Row, rows)
-            ]
+            changes = [Change(None, node(row, self._acls.text(self._db, row.acl))) for row in map(read, rows)]
         self._untold = (first, last, rows[-1][0]) if len(rows) == _APPLIED_AT_ONCE else None
         return self._batch(changes)
 

@@ -21,8 +21,8 @@ from cterafs.demo.inventory import UnknownObject
 from cterafs.demo.namespace import Namespace
 from cterafs.demo.objects import Entry
 from cterafs.direct.remote import Fingerprint
-from cterafs.errors import AncestorsError, CursorRejectedError
-from cterafs.model import Change, Chunk, Cursor, Event, Extent, Page
+from cterafs.errors import AncestorsError, CursorRejectedError, NotFound
+from cterafs.model import Change, Chunk, Cursor, Event, Extent, Inode, Node, Page
 from cterafs.namespace.follower import Follower
 from cterafs.namespace.store import Store
 from cterafs.namespace.tree import Tree
@@ -160,8 +160,31 @@ class Remote:
         return self._content[chunk.extent.start : chunk.extent.stop]
 
 
-class Killed(Exception):
-    """The process is dead."""
+class Frontend:
+    """Remembers every name that it looked up, and every name that was not there, until a change tells otherwise; as the
+    kernel does, which is given no time limit."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self._known: dict[tuple[Inode, str], Node | None] = {}
+        volume.observer = self
+
+    async def lookup(self, parent: Inode, name: str) -> Node | None:
+        if (parent, name) not in self._known:
+            try:
+                self._known[parent, name] = await self._volume.lookup(parent, name)
+            except NotFound:
+                self._known[parent, name] = None
+        return self._known[parent, name]
+
+    def push(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            for node in (change.old, change.new):
+                if node is not None:
+                    self._known.pop((node.parent, node.name), None)
+
+    async def drained(self) -> None:
+        await trio.lowlevel.checkpoint()
 
 
 class FollowedVolume:
@@ -174,6 +197,7 @@ class FollowedVolume:
     def __init__(self, directory: Path, feed: Feed, contents: Mapping[int, bytes]) -> None:
         self.directory = directory
         self.volume: Volume
+        self.frontend: Frontend
         self.failure: BaseException | None = None
         self._feed = feed
         self._contents = contents
@@ -196,6 +220,7 @@ class FollowedVolume:
                         options=VolumeOptions(readahead=0, timeout=1000),
                         stats=Stats(),
                     )
+                    self.frontend = Frontend(self.volume)
                     nursery.start_soon(Follower(self._feed, tree, listener=self).run)
                     task_status.started()
         except BaseException as error:

@@ -22,7 +22,7 @@ from cterafs.demo.namespace import Namespace
 from cterafs.errors import StaleInode
 from cterafs.model import ROOT_INODE, Inode, Node
 
-HISTORIES = int(os.environ.get("CTERAFS_HISTORIES", "250"))
+HISTORIES = int(os.environ.get("CTERAFS_HISTORIES", "200"))
 
 STEPS = 12  # in a history, at most; each is a batch of several changes
 BATCH = st.lists(ACTIONS, min_size=3, max_size=12)
@@ -140,16 +140,22 @@ class VolumeHistory(PortalHistory):
     async def _walk(self, directory: Inode, path: str) -> dict[str, Node]:
         volume, found = self.life.volume, dict[str, Node]()
         after: str | None = None
+        absent = {"a", "b", "c.txt", "hidden", "inside"}
         while page := await volume.list(directory, after, 3):
             for node in page:
                 after = node.name
-                assert await volume.lookup(directory, node.name) == node
+                absent.discard(after)
+                assert (
+                    await volume.lookup(directory, after) == await self.life.frontend.lookup(directory, after) == node
+                )
                 if node.is_dir:
-                    below = await self._walk(node.inode, f"{path}/{node.name}")
+                    below = await self._walk(node.inode, f"{path}/{after}")
                     if not below and self.may_be_seen(node.guid):
                         continue
                     found |= below
-                found[f"{path}/{node.name}"] = node
+                found[f"{path}/{after}"] = node
+        for name in sorted(absent):
+            assert await self.life.frontend.lookup(directory, name) is None
         return found
 
     async def _hold(self, node: Node) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +41,7 @@ _CACHE_KIB: Final = 32 << 10
 _WAL_LIMIT: Final = 64 << 20  # bytes
 
 _COLUMNS: Final = "inode, guid, kind, parent, name, want, wire, folder_id, file_id, size, gvsn, acl, mtime_ns, ctime_ns"
+_INSERT: Final = f"INSERT INTO event ({_COLUMNS}) VALUES ({', '.join('?' * 14)})"
 _EVENT: Final = """(
     seq        INTEGER PRIMARY KEY AUTOINCREMENT,  -- the order of arrival
     inode      INTEGER NOT NULL,     -- the others are the columns of `entry` in the index
@@ -176,10 +177,8 @@ class Staging:
             try:
                 self._next_inode = self.state("next_inode")
                 keys = [guid_key(event.guid) for event in events]
-                self._find_places(keys, events)
-                self.db.executemany(
-                    f"INSERT INTO event ({_COLUMNS}) VALUES ({', '.join('?' * 14)})", self._rows(keys, events)
-                )
+                parents = self._find_places(keys, events)
+                self.db.executemany(_INSERT, self._rows(keys, events, parents))
                 self.db.execute(
                     "UPDATE state SET next_inode = ?, cursor = coalesce(?, cursor), complete = ?",
                     (self._next_inode, None if cursor is None else stored(cursor), int(complete)),
@@ -222,18 +221,20 @@ class Staging:
 
     # -- a page
 
-    def _find_places(self, keys: Sequence[bytes], events: Sequence[Event]) -> None:
-        """Sees to it that all directories of a page, and all parents that it names, have their numbers at hand."""
+    def _find_places(self, keys: Sequence[bytes], events: Sequence[Event]) -> dict[str, int]:
+        """Sees to it that all directories of a page have their numbers at hand; gives those of all parents it names."""
         if len(self._places) > _PLACES_KEPT:
             self._places.clear()
+        parents: dict[str, bytes] = {}  # a page has few directories and many entries of each
         wanted: dict[bytes, int | None] = {}
         for key, event in zip(keys, events, strict=True):
-            if event.deleted:
+            if event.deleted or not event.parent_guid:
                 continue
-            if event.is_dir and event.parent_guid:
+            if event.is_dir:
                 wanted.setdefault(key)
-            if event.parent_guid:
-                wanted.setdefault(guid_key(event.parent_guid), integer(event.folder_id))
+            if event.parent_guid not in parents:
+                parents[event.parent_guid] = parent = guid_key(event.parent_guid)
+                wanted[parent] = integer(event.folder_id)
         missing = [key for key in wanted if key not in self._places]
         for start in range(0, len(missing), _BATCH):
             part = missing[start : start + _BATCH]
@@ -241,6 +242,7 @@ class Staging:
             self._places.update(self.db.execute(f"SELECT guid, inode FROM place WHERE guid IN ({marks})", part))
         new = [(key, self._draw(key), wanted[key]) for key in missing if key not in self._places]
         self.db.executemany("INSERT INTO place VALUES (?, ?, 0, ?)", new)
+        return {guid: self._places[key] for guid, key in parents.items()}
 
     def _draw(self, key: bytes | None = None) -> int:
         inode = self._next_inode
@@ -249,18 +251,15 @@ class Staging:
             self._places[key] = inode
         return inode
 
-    def _rows(self, keys: Sequence[bytes], events: Iterable[Event]) -> Iterator[tuple[object, ...]]:
-        parents: dict[str, int] = {}
+    def _rows(
+        self, keys: Sequence[bytes], events: Iterable[Event], parents: Mapping[str, int]
+    ) -> Iterator[tuple[object, ...]]:
         for key, event in zip(keys, events, strict=True):
             if event.deleted:
                 yield (0, key, GONE, *(None,) * 6, 0, None, None, 0, 0)
                 continue
             kind = kind_of(event)
-            parent = None if kind == CLOUD_FOLDER else _NOWHERE
-            if event.parent_guid:
-                parent = parents.get(event.parent_guid)
-                if parent is None:
-                    parent = parents[event.parent_guid] = self._places[guid_key(event.parent_guid)]
+            parent = parents[event.parent_guid] if event.parent_guid else None if kind == CLOUD_FOLDER else _NOWHERE
             row = Row(self._places[key] if kind == DIRECTORY else self._draw(), key, kind, parent)
             row.name = safe(event.name)
             row.wire = stored(event.name) if row.name != event.name else None

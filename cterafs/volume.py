@@ -159,7 +159,11 @@ class Volume:
             StaleInode, NotADirectory: there is no such directory.
         """
         await self.directory(directory)
-        return await self._current(lambda: self._store.children(directory, after, limit))
+        nodes = await self._current(lambda: self._store.children(directory, after, limit))
+        for node in nodes:
+            if node.is_dir:  # whoever walks the tree opens it next
+                self._nodes[node.inode] = node
+        return nodes
 
     async def directory(self, inode: Inode) -> Node:
         """The same as `node`, for a directory.

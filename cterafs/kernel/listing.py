@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from typing import NamedTuple
 
 import msgspec
 
@@ -21,25 +20,20 @@ PAGE = 500
 20,000 marks."""
 
 
-class Entry(NamedTuple):
-    name: bytes
-    node: Node
-    is_dot: bool = False
-
-
 class _Listing:
     """One open directory: the page of `entries` that begins at position `first`, as it was at `epoch`.
 
-    `marks` are (position, the last name before it), in ascending order.
+    `marks` are (position, the last name before it), in ascending order. `ended`: nothing lies behind the page.
     """
 
-    def __init__(self, inode: Inode, dots: list[Entry]) -> None:
+    def __init__(self, inode: Inode, dots: list[Node]) -> None:
         self.inode = inode
         self.dots = dots
         self.first = len(dots)
-        self.entries: list[Entry] = []
+        self.entries: list[Node] = []
         self.marks: list[tuple[int, str | None]] = [(self.first, None)]
         self.epoch = -1
+        self.ended = False
 
 
 class Listings:
@@ -57,25 +51,30 @@ class Listings:
             StaleInode, NotADirectory: there is no such directory.
         """
         node = await self._volume.directory(inode)
-        parent = msgspec.structs.replace(node, inode=node.parent or node.inode)  # of "..", only the number is seen
+        here = msgspec.structs.replace(node, name=".")
+        above = msgspec.structs.replace(node, name="..", inode=node.parent or inode)  # only the number is looked at
         handle = next(self._handles)
-        self._listings[handle] = _Listing(inode, [Entry(b".", node, True), Entry(b"..", parent, True)])
+        self._listings[handle] = _Listing(inode, [here, above])
         return handle
 
     def close(self, handle: int) -> None:
         del self._listings[handle]
 
-    async def page(self, handle: int, position: int) -> list[Entry]:
-        """Some entries from `position` on, none older than the last change; empty at the end."""
+    async def page(self, handle: int, position: int) -> list[Node]:
+        """Some entries from `position` on, none older than the last change; empty at the end.
+
+        The first two are called "." and "..", which no other is.
+        """
         listing = self._listings[handle]
         if position < len(listing.dots):
             return [*listing.dots[position:], *await self.page(handle, len(listing.dots))]
         while True:
             index = position - listing.first
-            if listing.epoch == self._volume.epoch and 0 <= index < len(listing.entries):
+            reach = len(listing.entries) + listing.ended  # the end itself is known as well
+            if listing.epoch == self._volume.epoch and 0 <= index < reach:
                 return listing.entries[index:]
             if 0 < index <= len(listing.entries):  # going forwards: from behind the name that was given last
-                self._mark(listing, position, listing.entries[index - 1].node.name)
+                self._mark(listing, position, listing.entries[index - 1].name)
             if not await self._load(listing, position):
                 return []
 
@@ -89,8 +88,7 @@ class Listings:
         first, after = listing.marks[index]
         epoch = self._volume.epoch
         nodes = await self._volume.list(listing.inode, after, PAGE)
-        listing.first, listing.epoch = first, epoch
-        listing.entries = [Entry(node.name.encode(), node) for node in nodes]
+        listing.first, listing.epoch, listing.entries, listing.ended = first, epoch, nodes, len(nodes) < PAGE
         if nodes and position > first + len(nodes):  # the page has shrunk since it was given
             self._mark(listing, position, nodes[-1].name)
         return bool(nodes)

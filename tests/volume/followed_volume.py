@@ -236,7 +236,8 @@ class FollowedVolume:
 
     async def follow(self, answers: float) -> None:
         """Lets the portal give so many answers, and waits until they are applied."""
-        await self._feed.give(answers)
+        if not self._ended.is_set():
+            await self._feed.give(answers)
         while not self._ended.is_set() and self.store.cursor != self._feed.given:
             await self._published.wait()
         if self.failure is not None:

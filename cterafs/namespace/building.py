@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -102,6 +102,29 @@ def index_for_find(db: sqlite3.Connection) -> None:
     """Makes the indexes of `find`, inside of the caller's transaction."""
     for statement in _statements(FIND_INDEXES):
         db.execute(statement)
+
+
+def folded(changes: Iterable[Change]) -> Iterator[Change]:
+    """Each object's changes as one, from what it was at first to what it is in the end."""
+    ends: dict[int, Change] = {}
+    for change in changes:
+        before = ends.pop(change.old.inode, None) if change.old is not None else None
+        old = change.old if before is None else before.old
+        if change.new is not None:
+            ends[change.new.inode] = Change(old, change.new)
+        elif old is not None:
+            yield Change(old, None)
+    yield from (change for change in ends.values() if change.old != change.new)
+
+
+def concerns_readers(change: Change, first: int, last: int) -> bool:
+    """Whether a change made while building is about something that could be seen before.
+
+    Rows from `first` to `last` are new, and told of afterwards.
+    """
+    if change.old is not None:
+        return change.old.inode < first
+    return change.new is not None and not first <= change.new.inode < last and change.new.parent < first
 
 
 def _share_names(db: sqlite3.Connection, acls: Acls, first: int) -> list[Change]:

@@ -291,6 +291,8 @@ class Follower:
             raise
         self._listener.publish(batch.changes)
         await self._listener.settle()
+        if self._tree.log_is_long:
+            await self._in_thread(self._tree.checkpoint)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=self._limiter)

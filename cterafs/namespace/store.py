@@ -28,6 +28,7 @@ _READER_CACHE_KIB: Final = 4 << 10  # per connection; the kernel's page cache st
 _WRITER_CACHE_KIB: Final = 64 << 10  # what a page of events dirties at ten million rows fits in
 _READERS_KEPT: Final = 8  # idle connections; more than that many readers at once open and close their own
 _WAL_LIMIT: Final = 64 << 20  # bytes that the log keeps once it is copied back
+_LONGEST_LOG: Final = 16 << 10  # pages of 4 KiB; a commit copies the log back itself only where nobody else does
 _DEPTH_LIMIT: Final = 4096  # directories above an entry: a path has 4096 bytes at most, so it cannot name more
 
 _SHOWN: Final = f"kind >= {schema.FILE}"
@@ -245,6 +246,7 @@ class Store:
             raise errors.StateError(f"{self.database} was opened for reading only")
         db = self._connect()
         db.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_LONGEST_LOG}")
         return db
 
     @contextlib.contextmanager

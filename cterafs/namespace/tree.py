@@ -6,15 +6,15 @@ import contextlib
 import itertools
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 
 from cterafs.model import Change, Cursor, Event, FolderInfo
 from cterafs.namespace import naming
-from cterafs.namespace.building import attach, build, detach, index_for_find
+from cterafs.namespace.batch import Batch
+from cterafs.namespace.building import attach, build, concerns_readers, detach, folded, index_for_find
 from cterafs.namespace.disk import disk_errors
 from cterafs.namespace.edit import Edit, Totals
 from cterafs.namespace.guid import guid_key
@@ -35,11 +35,14 @@ from cterafs.namespace.schema import (
 from cterafs.namespace.staging import Staging, remove
 from cterafs.namespace.store import Store
 
+__all__ = ["Batch", "Layout", "Tree"]
+
 Layout = Literal["folder", "owner"]
 
 log = logging.getLogger(__name__)
 
 _STAGED_FROM: Final = 250_000  # entries: up to here keeping the indexes up is as fast as building them afterwards
+_COPIED_FROM: Final = 500  # rows written: some 4,000 pages in the log, and 50 ms to copy them back
 _APPLIED_AT_ONCE: Final = 2_000  # as many as a page of events has
 _APPEARED: Final = (
     f"SELECT {COLUMNS} FROM entry WHERE inode > ? AND inode < ? AND kind >= {FILE} AND parent < ? AND parent > 0"
@@ -47,63 +50,6 @@ _APPEARED: Final = (
 )
 _CLOUD_FOLDERS: Final = f"SELECT {COLUMNS} FROM entry WHERE kind = {CLOUD_FOLDER}"
 _SWEPT_AT_ONCE: Final = 2_000  # rows that one batch of a sweep removes: as many as a page of events touches
-
-
-def _concerns_readers(change: Change, first: int, last: int) -> bool:
-    """Whether a change made while building is about something that could be seen before.
-
-    Rows from `first` to `last` are new, and told of afterwards.
-    """
-    if change.old is not None:
-        return change.old.inode < first
-    return change.new is not None and not first <= change.new.inode < last and change.new.parent < first
-
-
-def _folded(changes: Iterable[Change]) -> Iterator[Change]:
-    """Each object's changes as one, from what it was at first to what it is in the end."""
-    ends: dict[int, Change] = {}
-    for change in changes:
-        before = ends.pop(change.old.inode, None) if change.old is not None else None
-        old = change.old if before is None else before.old
-        if change.new is not None:
-            ends[change.new.inode] = Change(old, change.new)
-        elif old is not None:
-            yield Change(old, None)
-    yield from (change for change in ends.values() if change.old != change.new)
-
-
-class Batch:
-    """An open transaction and what it changes. Until `commit`, readers see the state before it.
-
-    Attributes:
-        changes: what becomes of everything that was or will be visible in its directory; nothing for repeated events.
-    """
-
-    def __init__(
-        self, db: sqlite3.Connection, database: Path, forget: Callable[[], None], changes: Sequence[Change]
-    ) -> None:
-        self.changes: Final = changes
-        self._db: Final = db
-        self._database: Final = database
-        self._forget: Final = forget
-
-    def commit(self) -> None:
-        """
-        Raises:
-            StateError: the disk is full or failing; nothing was changed.
-        """
-        with disk_errors(self._database, "written"):
-            try:
-                self._db.execute("COMMIT")
-            except sqlite3.Error:
-                self.rollback()
-                raise
-
-    def rollback(self) -> None:
-        """Leaves the state as it was. Harmless where SQLite has rolled back by itself."""
-        self._forget()
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
 
 
 class Tree:
@@ -117,6 +63,7 @@ class Tree:
         self.store: Final = store
         self._layout: Final[Layout] = layout
         self._acls: Final = Acls()
+        self._logged = 0  # rows written since the log was last copied back
         self._swept = 0  # the sweep's place: inodes up to here have been looked at
         self._staging: Staging | None = None
         self._untold: tuple[int, int, int] | None = None  # the first and last inode built, and the last told of
@@ -192,6 +139,17 @@ class Tree:
                     edit.add_rows(self._db.execute(f"{_CLOUD_FOLDERS} AND folder_id = ?", (folder_id,)))
             changes = self._finish(edit)
         return self._batch(changes)
+
+    @property
+    def log_is_long(self) -> bool:
+        """`checkpoint` has something to do."""
+        return self._logged >= _COPIED_FROM
+
+    def checkpoint(self) -> None:
+        """Copies the log back into the database. Apart from the commits, so that a change is seen before it is done."""
+        self._logged = 0
+        with disk_errors(self.store.database, "written"):
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     # -- listing again
 
@@ -285,7 +243,7 @@ class Tree:
             changes = [*built.changes, *self._apply_odd(staging)]
             index_for_find(self._db)
         self._untold = (first, last, first - 1)
-        return self._batch([change for change in _folded(changes) if _concerns_readers(change, first, last)])
+        return self._batch([change for change in folded(changes) if concerns_readers(change, first, last)])
 
     def _apply_odd(self, staging: Staging) -> Iterator[Change]:
         odd = staging.odd()
@@ -359,6 +317,7 @@ class Tree:
     def _finish(self, edit: Edit) -> list[Change]:
         naming.settle(edit)
         changes = edit.write()
+        self._logged += len(edit.items)
         self._set(next_inode=edit.next_inode)
         self._count(edit.totals)
         return changes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -294,3 +296,20 @@ def test_a_full_disk_changes_nothing(mount: Mount) -> None:
     db.execute("PRAGMA max_page_count = 1000000")
     mount.told(*(file(str(n), f"file {n}") for n in range(2000)))
     assert mount.store.counts.files == 2000
+
+
+def test_the_log_is_copied_back_apart_from_the_commits(mount: Mount, tmp_path: Path) -> None:
+    def copied() -> int:
+        (tmp_path / "copy.db").write_bytes((tmp_path / "index.db").read_bytes())  # without its log
+        with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as db:
+            return int(db.execute("SELECT files FROM state").fetchone()[0])
+
+    mount.told(DOCS)
+    assert not mount.tree.log_is_long
+    mount.tree.checkpoint()
+    mount.told(*(file(f"f{n}", f"f{n}") for n in range(2000)))
+    assert mount.tree.log_is_long
+    assert copied() == 0
+    mount.tree.checkpoint()
+    assert not mount.tree.log_is_long
+    assert copied() == 2000

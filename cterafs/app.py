@@ -8,7 +8,7 @@ import logging
 import os
 import resource
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,15 @@ from cterafs.config import Config, DirectCredentials, PortalCredentials, Secret,
 from cterafs.content.cache import BlockCache
 from cterafs.content.memory import BlockMemory
 from cterafs.direct import DirectIO, RemoteFile
-from cterafs.errors import AuthenticationError, StateError
+from cterafs.errors import (
+    AuthenticationError,
+    ConfigError,
+    ObjectNotFoundException,
+    PortalConnectionError,
+    PortalError,
+    PortalTimeout,
+    StateError,
+)
 from cterafs.kernel import mountpoint as mountpoints
 from cterafs.kernel import session
 from cterafs.kernel.notify import Notifier
@@ -91,11 +99,33 @@ async def open_volume(config: Config, credentials: Credentials) -> AsyncIterator
 
 
 async def _selection(config: Config, store: Store, portal: Portal) -> Sequence[int]:
-    """The ids of the configured cloud folders. Names are asked for once: this state belongs to this very selection."""
-    folders = config.portal.folders
-    if store.imported and any(isinstance(folder, str) for folder in folders):
+    """The ids of the configured cloud folders. They are asked for once: this state belongs to this very selection.
+
+    Raises:
+        ConfigError: there is no such folder.
+        PortalError: it cannot be told.
+    """
+    if store.imported:
         return store.selection
-    return [folder if isinstance(folder, int) else (await portal.folders.find(folder)).folder_id for folder in folders]
+    try:
+        selection = await portal.folders.resolve(config.portal.folders)
+    except ObjectNotFoundException as error:
+        raise ConfigError(f"portal.folders: {error}") from None
+    visible = await _visible(portal) if selection else ()
+    for folder_id in selection:
+        if folder_id not in visible:
+            raise ConfigError(f"portal.folders: this account sees no cloud folder with the id {folder_id}")
+    return selection
+
+
+async def _visible(portal: Portal) -> Container[int]:
+    """The ids of the account's cloud folders; any, where it may not list them."""
+    try:
+        return {folder.folder_id for folder in await portal.folders.all()}
+    except (AuthenticationError, PortalConnectionError, PortalTimeout):
+        raise
+    except PortalError:
+        return range(2**63)
 
 
 @contextlib.contextmanager

@@ -62,12 +62,14 @@ class CteraError(OSError):
     Attributes:
         retryable: the same request may succeed if it is made again.
         code: the errno of this kind of error.
+        reported: it was counted and logged already; the kernel repeats a failed read, and gets the same error again.
         retry_after: seconds that the server asks to wait, if it does.
     """
 
     code: ClassVar[int] = errno.EIO
     retryable: ClassVar[bool] = False
     retry_after: float | None = None
+    reported: bool = False
 
     def __init__(self, message: str) -> None:
         super().__init__(self.code, message)

@@ -23,9 +23,6 @@ from cterafs.namespace.follower import FeedStatus
 log = logging.getLogger(__name__)
 
 LOG_NAME = "mount.log"
-LOG_KEPT = 1 << 20
-"""Bytes. A log that is longer when a mount starts is put aside, replacing the one put aside before it."""
-
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines of progress where it is not a terminal that shows them."""
 
@@ -104,16 +101,13 @@ def _wait_for(child: int, reading: int) -> int:
         os.close(reading)
 
 
-def log_to_file(config: Config) -> None:
+def log_to_file(config: Config, *, verbose: bool) -> None:
     """A mount in the background logs to a file: the configured one, or one beside its state."""
     if config.log.file is not None:
         return
     directory = state_directory(config)
     trust.private_directory(directory)
-    file = directory / LOG_NAME
-    if file.exists() and file.stat().st_size > LOG_KEPT:
-        file.replace(file.with_suffix(".log.1"))
-    logsetup.configure(dataclasses.replace(config.log, file=file))
+    logsetup.configure(dataclasses.replace(config.log, file=directory / LOG_NAME), verbose=verbose, bounded=True)
 
 
 class ImportProgress:

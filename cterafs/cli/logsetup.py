@@ -15,9 +15,14 @@ from cterafs.cli.failures import printable
 from cterafs.config import LogConfig
 from cterafs.errors import ConfigError
 
+LOG_LIMIT = 8 << 20
+"""Bytes of a log of our own: some 60,000 lines, and as many in the one before it."""
 
-def configure(config: LogConfig, *, verbose: bool = False) -> None:
+
+def configure(config: LogConfig, *, verbose: bool = False, bounded: bool = False) -> None:
     """Send our records to the file, or else to standard error. `verbose` lowers the level to debug.
+
+    A `bounded` file is put aside when it grows long; any other is the administrator's, whose tools rotate it.
 
     Other libraries' records pass from WARNING on only: on lower levels HTTP libraries log headers and addresses,
     and so sessions and signatures.
@@ -27,7 +32,10 @@ def configure(config: LogConfig, *, verbose: bool = False) -> None:
     """
     handler: logging.Handler
     try:
-        handler = PrivateFileHandler(config.file) if config.file is not None else logging.StreamHandler()
+        if config.file is None:
+            handler = logging.StreamHandler()
+        else:
+            handler = BoundedFileHandler(config.file) if bounded else PrivateFileHandler(config.file)
     except OSError as error:
         raise ConfigError(f"log.file: cannot open {config.file}: {error.strerror}") from None
     handler.setFormatter(JsonFormatter() if config.format == "json" else LineFormatter())
@@ -48,8 +56,22 @@ class PrivateFileHandler(logging.handlers.WatchedFileHandler):
         super().__init__(file, encoding="utf-8", errors="backslashreplace")
 
     def _open(self) -> TextIOWrapper:
-        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        return cast("TextIOWrapper", os.fdopen(descriptor, self.mode, encoding=self.encoding, errors=self.errors))
+        return _open_private(self)
+
+
+class BoundedFileHandler(logging.handlers.RotatingFileHandler):
+    """The same, for a file that nobody rotates: it is put aside at `LOG_LIMIT`, replacing the one put aside before."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, maxBytes=LOG_LIMIT, backupCount=1, encoding="utf-8", errors="backslashreplace")
+
+    def _open(self) -> TextIOWrapper:
+        return _open_private(self)
+
+
+def _open_private(handler: logging.FileHandler) -> TextIOWrapper:
+    descriptor = os.open(handler.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return cast("TextIOWrapper", os.fdopen(descriptor, handler.mode, encoding=handler.encoding, errors=handler.errors))
 
 
 def _time(record: logging.LogRecord) -> str:

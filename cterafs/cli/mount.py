@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from cterafs import config as configuration
     from cterafs.app import Credentials
     from cterafs.cli import daemon
-    from cterafs.kernel.mountpoint import absolute
+    from cterafs.kernel import mountpoint
 
     environment = dict(os.environ)  # of the commands that print secrets; `load` strips our own from it
     config = settings.load(args)
@@ -36,8 +36,9 @@ def run(args: argparse.Namespace) -> int:
         configuration.portal_credentials(config.portal, environment),
         configuration.direct_credentials(config.direct, environment),
     )
-    path = absolute(args.mountpoint)
+    path = mountpoint.absolute(args.mountpoint)
+    mountpoint.prepare(path)  # before anything else is touched
     if args.foreground:
         return daemon.mount(config, credentials, path, wait=not args.no_wait, ready=lambda: None)
-    daemon.log_to_file(config)
+    daemon.log_to_file(config, verbose=args.verbose)
     return daemon.detach(lambda ready: daemon.mount(config, credentials, path, wait=not args.no_wait, ready=ready))

@@ -7,7 +7,9 @@ import errno
 import os
 import re
 import shutil
+import stat
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,9 @@ FSTYPE = "fuse.cterafs"
 
 LINKS = 40
 """Symbolic links that lead to one another, as many as the kernel follows (path_resolution(7))."""
+
+ALIVE_DEADLINE = 5.0
+"""Seconds for a mount that is there already to show that it is alive."""
 
 MNT_DETACH = 2  # <sys/mount.h>
 HELPER_TIMEOUT = 30.0
@@ -84,19 +89,29 @@ def prepare(path: Path) -> None:
             raise MountError(f"{path} is mounted already; unmount it first with: cterafs umount {path}")
         unmount(path, lazy=True)
     try:
-        if not path.is_dir():
-            raise MountError(f"{path} is not a directory; create it with: mkdir -p {path}")
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise MountError(f"{path} does not exist; create it with: mkdir -p {path}") from None
     except OSError as error:
         raise MountError(f"{path} cannot be used as a mountpoint: {error.strerror}") from None
+    if not stat.S_ISDIR(mode):
+        raise MountError(f"{path} is not a directory; choose one to mount on")
 
 
 def is_alive(path: Path) -> bool:
-    """Whether a process serves the mount. A dead one answers ENOTCONN at once."""
-    try:
-        os.statvfs(path)
-    except OSError as error:
-        return error.errno not in (errno.ENOTCONN, errno.ECONNABORTED)
-    return True
+    """Whether a process serves the mount. A dead one answers ENOTCONN at once; one that hangs is taken for alive."""
+    dead: list[bool] = []
+
+    def ask() -> None:
+        try:
+            os.statvfs(path)
+        except OSError as error:
+            dead.append(error.errno in (errno.ENOTCONN, errno.ECONNABORTED))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(ALIVE_DEADLINE)
+    return not any(dead)
 
 
 def unmount(path: Path, *, lazy: bool = False) -> None:

@@ -67,8 +67,10 @@ def answers(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corou
             raise FUSEError(error.code) from None
         except CteraError as error:
             operations: Any = args[0]
-            operations.volume.stats.failed(error)
-            log.warning("%s: %s", operation.__name__, error)
+            if not error.reported:
+                error.reported = True
+                operations.volume.stats.failed(error)
+                log.warning("%s: %s", operation.__name__, error)
             raise FUSEError(error.code) from None
         except Exception as error:
             operations = args[0]

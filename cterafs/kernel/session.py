@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -53,12 +54,7 @@ async def serve(
     Raises:
         MountError: it could not be mounted.
     """
-    try:
-        pyfuse3.init(operations, str(path), set(options))
-    except RuntimeError:
-        raise MountError(
-            f"{path} cannot be mounted; check that /dev/fuse can be opened and that fuse3 is installed"
-        ) from None
+    _mount(operations, path, options)
     session = _Session(notifier, path)
     try:
         await session.run(ready)
@@ -152,6 +148,32 @@ class _Session:
         """It is still at the path: somebody may have detached it, and another mount may have taken its place."""
         mounted = mountpoint.mounted_at(self._path)
         return mounted is not None and self._mounted is not None and mounted.device == self._mounted.device
+
+
+def _mount(operations: Operations, path: Path, options: Iterable[str]) -> None:
+    """libfuse and fusermount3 say on standard error why they fail; it becomes our one line.
+
+    Raises:
+        MountError: it could not be mounted.
+    """
+    with tempfile.TemporaryFile() as said:
+        error_output = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            pyfuse3.init(operations, str(path), set(options))
+            mounted = True
+        except RuntimeError:
+            mounted = False
+        finally:
+            os.dup2(error_output, 2)
+            os.close(error_output)
+        said.seek(0)
+        lines = said.read().decode(errors="replace").splitlines()
+    if not mounted:
+        reason = lines[-1].strip() if lines else "check that /dev/fuse can be opened and that fuse3 is installed"
+        raise MountError(f"{path} cannot be mounted: {reason}")
+    for line in lines:
+        log.info("while mounting: %s", line)
 
 
 @contextlib.contextmanager

@@ -154,7 +154,7 @@ def test_without_a_word_it_asks_which_file(get):
 def test_a_broken_stream_tells_what_broke_it(get, file):
     done = get(file.version.file_id, CTERAFS_DIRECT_STORAGE_HOSTS="storage.example")
     assert done.returncode == 1
-    assert done.stderr.startswith(b"cterafs: storage did not give a block")
+    assert done.stderr.startswith(b"cterafs: storage may not be contacted")
 
 
 def test_a_range_into_a_file(get, file, tmp_path):

@@ -62,6 +62,14 @@ def test_the_portals_answer(broken: Callable[[], int], item: Item, status: int, 
     assert broken() == code
 
 
+def test_a_failed_read_is_counted_once(broken: Callable[[], int], mount: Mount, item: Item) -> None:
+    """The kernel repeats it."""
+    item.directio_status = 422
+    assert broken() == errno.ENOTSUP
+    assert mount.status()["errors"] == {"UnsupportedStorageError": 1}
+    assert len(mount.complaints()) == 1
+
+
 def test_no_blocks(broken: Callable[[], int], portal: EmbeddedPortal) -> None:
     def none(kind: str, request: Request) -> Response | None:
         return JSONResponse({"chunks": []}) if kind == "directio" else None

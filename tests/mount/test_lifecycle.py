@@ -198,12 +198,57 @@ def test_a_state_is_used_once(mount: Mount, tmp_path: Path) -> None:
     assert "in use by another mount" in done.stderr
 
 
-@pytest.mark.parametrize("path", ["missing", "config.toml"])
-def test_a_mountpoint_has_to_be_a_directory(mount: Mount, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "advice"), [("missing", "does not exist; create it"), ("config.toml", "is not a directory; choose")]
+)
+def test_a_mountpoint_has_to_be_a_directory(mount: Mount, path: str, advice: str) -> None:
     done = mount.run("mount", "--config", str(mount.config), str(mount.home / path), check=False)
     assert done.returncode == 5
-    assert "is not a directory" in done.stderr
+    assert done.stderr.startswith(f"cterafs: {mount.home / path} {advice}")
     assert len(done.stderr.splitlines()) == 1
+    assert not (mount.home / "state").exists()
+
+
+def test_a_frozen_mount_is_not_waited_for(mount: Mount) -> None:
+    mount.start()
+    os.kill(mount.pid, signal.SIGSTOP)
+    try:
+        done = mount.run("mount", "--config", str(mount.config), str(mount.path), check=False)
+    finally:
+        os.kill(mount.pid, signal.SIGCONT)
+    assert done.returncode == 5
+    assert "mounted already" in done.stderr
+    check(mount)
+
+
+def test_why_the_kernel_does_not_mount_is_told_in_one_line(mount: Mount) -> None:
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"mount --bind /dev/null /dev/fuse && exec {' '.join(CTERAFS)} mount"
+         f" --config {mount.config} {mount.path}"],
+        env=mount.environment, capture_output=True, text=True, check=False, timeout=DEADLINE,
+    )  # fmt: skip
+    assert done.returncode == 5
+    assert done.stderr.startswith(f"cterafs: {mount.path} cannot be mounted: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_cloud_folder_that_does_not_exist_is_a_mistake_in_the_configuration(mount: Mount) -> None:
+    for folders in ([99], ["admin/Nothing"], ["nobody/Folder"]):
+        mount.configure(portal_folders=folders)
+        done = mount.run("mount", "--config", str(mount.config), str(mount.path), check=False)
+        assert done.returncode == 2
+        assert "portal.folders: " in done.stderr
+        assert not mount.is_mounted
+
+
+def test_chosen_cloud_folders_are_the_only_ones(mount: Mount) -> None:
+    namespace, owner = mount.portal.namespace, mount.portal.accounts.owner
+    chosen = namespace.create_folder("Chosen", owner.uid)
+    for folders in ([chosen.folder_id], [f"{owner.name}/Chosen"]):
+        mount.configure(portal_folders=folders)
+        mount.start()
+        assert [path.name for path in mount.path.iterdir()] == ["Chosen"]
+        mount.stop()
 
 
 def test_a_wrong_password_is_told(mount: Mount) -> None:

@@ -12,6 +12,7 @@ import pytest
 from cterafs.errors import StateError
 from cterafs.model import Cursor, Event, FolderInfo, Inode, Node
 from cterafs.namespace import schema
+from cterafs.namespace.predicates import Plan, Query
 from cterafs.namespace.store import Store, UnusableIndex, set_aside
 from cterafs.namespace.tree import Tree
 
@@ -344,3 +345,20 @@ def test_a_migration_that_fails_changes_nothing(
     assert db.execute("PRAGMA user_version").fetchone() == (schema.VERSION - 1,)
     assert db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'more'").fetchone() == (0,)
     db.close()
+
+
+def test_an_index_of_version_1_goes_on(tmp_path: Path, store: Store, tree: Tree) -> None:
+    tree.prepare([folder("r", "Docs"), file("a", "a", "r", size=5)], Cursor("c")).commit()
+    tree.close()
+    store.close()
+    db = sqlite3.connect(tmp_path / "index.db")
+    db.executescript(
+        "ALTER TABLE state DROP COLUMN staging; ALTER TABLE state DROP COLUMN open; PRAGMA user_version = 1;"
+    )
+    db.close()
+    with Store.open(tmp_path) as newer, Tree(newer) as writer:
+        assert (newer.cursor, newer.crashed, at(newer, "/Docs/a").size) == ("c", False, 5)
+        with newer.held() as db:
+            assert Plan(Query(size=("=", 5))).best_index(db) == ("entry_find_size", True)
+        writer.prepare([file("b", "b", "r")], Cursor("d"), listing=True, complete=True).commit()
+        assert newer.imported

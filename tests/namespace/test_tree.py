@@ -307,9 +307,9 @@ def test_the_log_is_copied_back_apart_from_the_commits(mount: Mount, tmp_path: P
     mount.told(DOCS)
     assert not mount.tree.log_is_long
     mount.tree.checkpoint()
-    mount.told(*(file(f"f{n}", f"f{n}") for n in range(2000)))
+    mount.told(*(file(f"f{n}", f"{n:0200}") for n in range(10_000)))  # over the 1,000 pages of SQLite's own limit
     assert mount.tree.log_is_long
     assert copied() == 0
     mount.tree.checkpoint()
     assert not mount.tree.log_is_long
-    assert copied() == 2000
+    assert copied() == 10_000

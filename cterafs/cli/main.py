@@ -23,6 +23,10 @@ COMMANDS: tuple[str, ...] = ("mount", "umount", "status", "find", "events", "get
 """The modules of this package that are commands, in the order of the help."""
 
 
+NO_SOURCE = ("cterafs", "none")
+"""What stands in fstab where the configuration is in its usual place."""
+
+
 class Parser(argparse.ArgumentParser):
     """Reports a usage error as one line that cannot drive a terminal."""
 
@@ -60,10 +64,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` (by default the process's arguments) names, and return its exit status."""
     complete_streams()
     try:
-        args = build_parser().parse_args(argv)
+        args = build_parser().parse_args(_as_command(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         return INTERRUPTED
     return run(args)
+
+
+def _as_command(argv: Sequence[str]) -> Sequence[str]:
+    """`mount -t fuse.cterafs`, and so fstab, runs `cterafs SOURCE MOUNTPOINT -o OPTIONS` (mount.fuse3(8)).
+
+    The source is the path of the configuration file, or else a name that says nothing.
+    """
+    if len(argv) < 3 or argv[2] != "-o" or not (argv[0].startswith("/") or argv[0] in NO_SOURCE):
+        return argv
+    source, mountpoint, *options = argv
+    return ["mount", *(["--config", source] if source.startswith("/") else []), *options, "--", mountpoint]
 
 
 def run(args: argparse.Namespace) -> int:

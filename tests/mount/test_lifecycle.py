@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pwd
 import random
@@ -265,6 +266,38 @@ def test_a_portal_that_is_away_at_the_first_mount_is_told(mount: Mount) -> None:
     assert done.returncode == 4
     assert len(done.stderr.splitlines()) == 1
     assert not mount.is_mounted
+
+
+FSTAB = """
+mount --bind {commands} /usr/local/sbin || exit 99
+mount -t fuse.cterafs {config} {path} -o noexec,_netdev,umask=0277 || exit 1
+sha256sum < "{path}/Folder/file 7"
+stat -c "%a" "{path}/Folder/file 7"
+findmnt -no FSTYPE,OPTIONS {path}
+umount {path}
+"""
+
+
+def test_mount_8_and_fstab(mount: Mount) -> None:
+    """`mount -t fuse.cterafs` finds the command in one of the system's directories, and hands the options on.
+
+    In a mount namespace of its own, where the command lies in such a directory.
+    """
+    commands = mount.home / "commands"
+    commands.mkdir()
+    (commands / "cterafs").write_text(f'#!/bin/sh\nexec {" ".join(CTERAFS)} "$@"\n')
+    (commands / "cterafs").chmod(0o755)
+    script = FSTAB.format(commands=commands, config=mount.config, path=mount.path)
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script],
+        env=mount.environment, check=False, capture_output=True, text=True, timeout=DEADLINE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    digest, mode, mounted = done.stdout.splitlines()
+    assert digest.split()[0] == hashlib.sha256(CONTENT).hexdigest()
+    assert mode == "400"
+    assert mounted.startswith("fuse.cterafs")
+    assert "noexec" in mounted
 
 
 def test_umount_of_something_else_is_refused(mount: Mount) -> None:

@@ -19,10 +19,11 @@ import trio
 
 import cterafs
 from cterafs import control
-from cterafs.config import Config, DirectCredentials, PortalCredentials, Secret, state_directory, trust
+from cterafs.clients import direct_client, portal_client
+from cterafs.config import Config, DirectCredentials, PortalCredentials, state_directory, trust
 from cterafs.content.cache import BlockCache
 from cterafs.content.memory import BlockMemory
-from cterafs.direct import DirectIO, RemoteFile
+from cterafs.direct import RemoteFile
 from cterafs.errors import (
     AuthenticationError,
     ConfigError,
@@ -80,8 +81,8 @@ async def open_volume(config: Config, credentials: Credentials) -> AsyncIterator
         stack.enter_context(_own(directory))
         store = stack.enter_context(_open_store(directory))
         tree = stack.enter_context(Tree(store, layout=cast(Layout, config.mount.layout)))
-        portal = await stack.enter_async_context(_portal(config, credentials.portal))
-        direct = await stack.enter_async_context(_direct(config, credentials.direct))
+        portal = await stack.enter_async_context(portal_client(config, credentials.portal))
+        direct = await stack.enter_async_context(direct_client(config, credentials.direct))
         nursery = await stack.enter_async_context(trio.open_nursery())
         stats, memory = Stats(), BlockMemory(config.cache.memory)
         volume = Volume(
@@ -153,42 +154,6 @@ def _open_store(directory: Path) -> Store:
     except UnusableIndex as error:
         log.warning("%s; it is %s now", error, set_aside(directory).name)
         return Store.open(directory)
-
-
-def _portal(config: Config, credentials: PortalCredentials) -> Portal:
-    return Portal(
-        config.portal.url,
-        context=config.portal.context,
-        username=credentials.username or None,
-        password=_reveal(credentials.password),
-        token=_reveal(credentials.token),
-        verify_tls=config.portal.verify_tls,
-        ca_file=_text(config.portal.ca_file),
-    )
-
-
-def _direct(config: Config, credentials: DirectCredentials) -> DirectIO:
-    return DirectIO(
-        config.portal.url,
-        credentials.access_key_id or None,
-        _reveal(credentials.secret_access_key),
-        bearer=_reveal(credentials.bearer),
-        verify_tls=config.portal.verify_tls,
-        ca_file=_text(config.portal.ca_file),
-        storage_verify_tls=config.direct.verify_tls,
-        storage_ca_file=_text(config.direct.ca_file),
-        storage_hosts=config.direct.storage_hosts,
-        workers=config.direct.workers,
-        timeout=config.direct.timeout,
-    )
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
-def _reveal(secret: Secret | None) -> str | None:
-    return None if secret is None else secret.reveal()
 
 
 async def mount(

@@ -24,7 +24,6 @@ from cterafs.model import Cursor, Event
 if TYPE_CHECKING:
     from cterafs.cli.eventpaths import EventPaths
     from cterafs.namespace.store import Store
-    from cterafs.portal import Portal
 
 FROM_INDEX = "index"
 
@@ -72,8 +71,9 @@ async def _events(
     as_json: bool,
 ) -> None:
     from cterafs.cli.eventpaths import EventPaths
+    from cterafs.clients import portal_client
 
-    async with _portal(config, credentials) as portal:
+    async with portal_client(config, credentials) as portal:
         printer = Printer(EventPaths(portal.notifications.ancestors_of, index), as_json=as_json)
         folder_ids = await portal.folders.resolve(config.portal.folders)
         has_more = True
@@ -196,17 +196,3 @@ def _is_followed(directory: Path) -> bool:
             with contextlib.suppress(OSError, ValueError):  # it has ended, or just ends
                 return control.ask_status(record).get("state") == "live"
     return False
-
-
-def _portal(config: Config, credentials: PortalCredentials) -> Portal:
-    from cterafs.portal import Portal
-
-    return Portal(
-        config.portal.url,
-        context=config.portal.context,
-        username=credentials.username or None,
-        password=credentials.password.reveal() if credentials.password else None,
-        token=credentials.token.reveal() if credentials.token else None,
-        verify_tls=config.portal.verify_tls,
-        ca_file=str(config.portal.ca_file) if config.portal.ca_file else None,
-    )

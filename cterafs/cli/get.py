@@ -10,16 +10,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from cterafs import config as configuration
 from cterafs.cli import settings
 from cterafs.config import Config, DirectCredentials
 from cterafs.errors import ConfigError, CteraError, IsADirectory, NotFound
 from cterafs.model import ByteRange
-
-if TYPE_CHECKING:
-    from cterafs.direct import DirectIO
 
 LARGEST_ID = 2**63 - 1
 
@@ -84,33 +81,15 @@ async def _get(
     destination: Path | BinaryIO,
 ) -> None:
     from cterafs.cli.download import download, write_empty
+    from cterafs.clients import direct_client
 
     if wanted.is_empty:
         if byte_range.start:
             raise ConfigError(f"the range begins at {byte_range.start}, and the file is empty")
         write_empty(destination)
         return
-    async with _client(config, credentials) as client:
+    async with direct_client(config, credentials) as client:
         await download(client, wanted.file_id, byte_range, destination, workers=config.direct.workers)
-
-
-def _client(config: Config, credentials: DirectCredentials) -> DirectIO:
-    from cterafs.direct import DirectIO
-
-    key, bearer = credentials.secret_access_key, credentials.bearer
-    return DirectIO(
-        config.portal.url,
-        credentials.access_key_id or None,
-        key.reveal() if key else None,
-        bearer=bearer.reveal() if bearer else None,
-        verify_tls=config.portal.verify_tls,
-        ca_file=str(config.portal.ca_file) if config.portal.ca_file else None,
-        storage_verify_tls=config.direct.verify_tls,
-        storage_ca_file=str(config.direct.ca_file) if config.direct.ca_file else None,
-        storage_hosts=config.direct.storage_hosts,
-        workers=config.direct.workers,
-        timeout=config.direct.timeout,
-    )
 
 
 def _find(what: str, config: Config) -> Wanted:

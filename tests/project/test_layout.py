@@ -14,7 +14,7 @@ LAYERS = (
     ("errors",),
     ("config", "stats"),
     ("portal", "direct"),
-    ("namespace", "content", "catalog"),
+    ("clients", "namespace", "content", "catalog"),
     ("volume",),
     ("kernel", "adapters", "control"),
     ("app",),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 from cterafs.errors import StateError
+
+PULSE: Final = 200_000  # steps of SQLite's machine: some milliseconds
 
 
 @contextlib.contextmanager
@@ -27,3 +30,21 @@ def disk_errors(database: Path, action: str) -> Iterator[None]:
         raise
     except (MemoryError, UnicodeDecodeError) as error:  # a length that is damaged; a message that quotes such a text
         raise StateError(f"{database} cannot be {action}: it may be damaged ({type(error).__name__})") from error
+
+
+@contextlib.contextmanager
+def interruptible(alive: Callable[[], None] | None, *connections: sqlite3.Connection) -> Iterator[None]:
+    """Calls `alive` every few milliseconds of a statement; an exception from it interrupts the statement."""
+
+    def pulse() -> int:
+        if alive is not None:
+            alive()
+        return 0
+
+    for db in connections:
+        db.set_progress_handler(pulse, PULSE)
+    try:
+        yield
+    finally:
+        for db in connections:
+            db.set_progress_handler(None, 0)

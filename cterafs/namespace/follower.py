@@ -140,6 +140,7 @@ class Follower:
             except errors.PortalError as error:
                 await self._rest(error, _RETRY if error.retryable else _RETRY_REFUSED)
             except errors.StateError as error:  # the disk: nothing was changed, and it may have room again
+                await trio.lowlevel.checkpoint_if_cancelled()  # then it was only interrupted
                 await self._rest(error, _RETRY)
 
     # -- the cycle
@@ -222,7 +223,7 @@ class Follower:
     async def _finish_listing(self) -> None:
         """Does what is left to be done behind a complete listing: step by step, as the mount is told of each."""
         while await self._in_thread(lambda: self._tree.unfinished):
-            await self._apply(self._tree.proceed)
+            await self._apply(lambda: self._tree.proceed(trio.from_thread.check_cancelled))
         if not self.imported.is_set() and await self._in_thread(lambda: self._tree.store.imported):
             self.imported.set()
 

@@ -10,13 +10,13 @@ from typing import Final, Literal
 from cterafs.errors import ConfigError
 from cterafs.model import ROOT_INODE
 from cterafs.namespace import schema
+from cterafs.namespace.disk import PULSE
 from cterafs.namespace.guid import guid_text
 
 _PATTERN_LIMIT: Final = 4096  # characters; a name has 255 bytes at most
 _TEXT_LIMIT: Final = 16 << 20  # bytes in one value of an expression: it cannot exhaust memory
 _INT64: Final = 1 << 63
 _SECOND: Final = 1_000_000_000
-_PULSE: Final = 200_000  # steps of SQLite's machine between two looks at signals: some milliseconds
 _FEW: Final = 10_000  # matches in an index: up to here, looking at each is quicker than anything else
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _WILDCARD: Final = re.compile(r"[*?[]")
@@ -141,7 +141,7 @@ def restrict(db: sqlite3.Connection) -> None:
     """Whatever an expression says, it reads the index and nothing else, and can be interrupted."""
     db.create_function("guid_text", 1, _guid_text, deterministic=True)
     db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _TEXT_LIMIT)
-    db.set_progress_handler(lambda: 0, _PULSE)  # lets Python see its signals
+    db.set_progress_handler(lambda: 0, PULSE)  # lets Python see its signals
     db.set_authorizer(_authorize)
 
 

@@ -104,6 +104,7 @@ _SETTLE: Final = (
     "INSERT INTO odd SELECT event.* FROM last CROSS JOIN event USING (seq) WHERE last.odd",
     """DELETE FROM event WHERE seq IN (SELECT seq FROM doubtful)
     AND seq NOT IN (SELECT seq FROM last WHERE NOT odd)""",
+    "CREATE INDEX IF NOT EXISTS place_inode ON place (inode)",  # for `odd`, which runs while the index is written
 )
 _UNSETTLE: Final = "DROP TABLE IF EXISTS suspect; DROP TABLE IF EXISTS doubtful; DROP TABLE IF EXISTS last;"
 
@@ -209,8 +210,6 @@ class Staging:
 
     def odd(self) -> Iterator[Event]:
         """The events that the index applies one by one, in the order of arrival."""
-        with disk_errors(self.path, "written"):
-            self.db.execute("CREATE INDEX IF NOT EXISTS place_inode ON place (inode)")
         sql = (
             f"SELECT {', '.join(f'odd.{c.strip()}' for c in _COLUMNS.split(','))}, place.guid, acl.sddl FROM odd"
             " LEFT JOIN place ON place.inode = odd.parent LEFT JOIN acl ON acl.id = odd.acl ORDER BY seq"

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -15,7 +15,7 @@ from cterafs.model import Change, Cursor, Event, FolderInfo
 from cterafs.namespace import naming
 from cterafs.namespace.batch import Batch
 from cterafs.namespace.building import attach, build, concerns_readers, detach, folded, index_for_find
-from cterafs.namespace.disk import disk_errors
+from cterafs.namespace.disk import disk_errors, interruptible
 from cterafs.namespace.edit import Edit, Totals
 from cterafs.namespace.guid import guid_key
 from cterafs.namespace.rows import COLUMNS, Acls, integer, node, read, stored, stored_or_none
@@ -205,10 +205,16 @@ class Tree:
         staged = self._staging is not None and bool(self._staging.state("complete"))
         return staged or self._untold is not None or self.sweeping
 
-    def proceed(self) -> Batch:
-        """The next step behind a complete listing: building what was staged, telling of it, sweeping."""
+    def proceed(self, alive: Callable[[], None] | None = None) -> Batch:
+        """The next step behind a complete listing: building what was staged, telling of it, sweeping.
+
+        Args:
+            alive: called now and then; an exception from it ends the step with a StateError, and nothing was changed.
+                Building takes a minute for ten million entries.
+        """
         if self._staging is not None and self._state("staging"):
-            return self._build(self._staging)
+            with interruptible(alive, self._staging.db, self._db):
+                return self._build(self._staging)
         if self._untold is not None:
             return self._tell(*self._untold)
         return self.sweep()

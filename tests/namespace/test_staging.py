@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
 import signal
@@ -30,7 +31,9 @@ from test_tree_model import (
     shown,
 )
 
+from cterafs.errors import StateError
 from cterafs.model import Cursor, Event, Inode
+from cterafs.namespace import disk
 from cterafs.namespace import tree as tree_module
 from cterafs.namespace.search import Query, search
 from cterafs.namespace.store import Store
@@ -169,6 +172,42 @@ def test_readers_see_the_state_before_until_all_is_built(tmp_path: Path) -> None
     assert (store.imported, store.cursor, store.counts.files, store.counts.bytes) == (True, "end", 3, 13)
     finish(tree)
     assert [found.path for found in search(store, Query(size=("+", 4), name="z*"))] == ["/Docs/a/z"]
+    tree.close()
+    store.close()
+
+
+class Interrupted(Exception):
+    """`alive` had enough."""
+
+
+def interrupt_after(tree: Tree, calls: int) -> None:
+    left = iter(range(calls))
+
+    def alive() -> None:
+        if next(left, None) is None:
+            raise Interrupted
+
+    try:
+        tree.proceed(alive).commit()
+    except StateError as error:
+        if "interrupted" not in str(error):
+            raise
+        raise Interrupted from error
+
+
+def test_building_can_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "PULSE", 50)
+    store, tree = staged(tmp_path, [f(f"n{n}", f"n{n}", "a") for n in range(100)])
+    before, patience = shown(store), 0
+    while not store.imported:
+        patience += 20
+        with contextlib.suppress(Interrupted):
+            interrupt_after(tree, patience)
+        assert store.imported or shown(store) == before
+    assert patience > 100  # it was interrupted at many places
+    finish(tree)
+    assert store.counts.files == 102
+    assert store.counts == recount(store)
     tree.close()
     store.close()
 

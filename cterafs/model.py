@@ -223,6 +223,17 @@ class Node(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ctime_ns: int = 0
 
 
+class Dirent(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What a listing shows of an object; much cheaper to make than a `Node`. `is_dir` is 1 for a directory, else 0."""
+
+    inode: Inode
+    name: str
+    is_dir: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
 class Change(msgspec.Struct, frozen=True, gc=False):
     """What applying events did to one object that was, or is, visible.
 

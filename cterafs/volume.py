@@ -29,9 +29,10 @@ from cterafs.errors import (
     StaleInode,
     VersionChangedError,
 )
-from cterafs.model import ROOT_INODE, Change, Inode, Node
+from cterafs.model import ROOT_INODE, Change, Dirent, Inode, Node
 from cterafs.namespace.references import References
 from cterafs.namespace.store import Counts, Store
+from cterafs.namespace.walk import SMALL, Walks
 from cterafs.stats import Stats
 
 T = TypeVar("T")
@@ -121,6 +122,7 @@ class Volume:
         self._nodes: LRUCache[Inode, Node] = LRUCache(NODES_IN_MEMORY)
         self._ghosts: dict[Inode, Node] = {}
         self._references = References()
+        self._walks = Walks()
         self._contents: dict[Inode, _Content] = {}
         self._idle: LRUCache[Inode, _Content] = LRUCache(SOURCES_IN_MEMORY)
         self._fingerprints: LRUCache[Inode, Fingerprint] = LRUCache(FINGERPRINTS_IN_MEMORY)
@@ -152,18 +154,45 @@ class Volume:
             raise StaleInode(f"inode {inode} is gone")
         return node
 
-    async def list(self, directory: Inode, after: str | None, limit: int) -> list[Node]:
+    async def children(self, directory: Inode, after: str | None, limit: int) -> list[Node]:
         """Up to `limit` entries of a directory in the order of their names, from behind the name `after`.
 
         Raises:
             StaleInode, NotADirectory: there is no such directory.
         """
         await self.directory(directory)
-        nodes = await self._current(lambda: self._store.children(directory, after, limit))
-        for node in nodes:
-            if node.is_dir:  # whoever walks the tree opens it next
-                self._nodes[node.inode] = node
-        return nodes
+        return await self._current(lambda: self._store.children(directory, after, limit))
+
+    async def entries(self, directory: Inode, after: str | None, limit: int) -> list[Dirent]:
+        """The same for a listing, which shows less of each entry; faster, the more so in a walk through the tree.
+
+        `directory` was found to be one, by `parent`.
+        """
+        if after is not None:
+            entries = await self._current(lambda: self._store.entries(directory, after, limit))
+            self._walks.listed(directory, entries, more=True)
+            return entries
+        following = self._walks.visit(directory)
+        known = self._walks.take(directory)
+        if known is None:
+            listings = await self._current(lambda: self._read_ahead(directory, limit, following))
+            known = listings.pop(directory)
+            for inode, listing in listings.items():
+                self._walks.keep(inode, listing)
+        self._walks.listed(directory, known, more=False)
+        return known
+
+    def _read_ahead(self, directory: Inode, limit: int, following: Sequence[Inode]) -> dict[Inode, list[Dirent]]:
+        listings = {inode: self._store.entries(inode, None, SMALL + 1) for inode in following}
+        return listings | {directory: self._store.entries(directory, None, limit)}
+
+    async def parent(self, directory: Inode) -> Inode:
+        """The directory above this one.
+
+        Raises:
+            StaleInode, NotADirectory: there is no such directory.
+        """
+        return self._walks.parent(directory) or (await self.directory(directory)).parent or ROOT_INODE
 
     async def directory(self, inode: Inode) -> Node:
         """The same as `node`, for a directory.
@@ -319,6 +348,7 @@ class Volume:
         """These changes are committed: from now on, nothing older is answered."""
         self.prepare(changes)  # once more: a lookup during the commit may have found an object that has ended
         self.epoch += 1
+        self._walks.forget(changes)
         for change in changes:
             for node in (change.old, change.new):
                 if node is not None:

@@ -21,7 +21,7 @@ from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FUSEError
 from cterafs.errors import CteraError, FilesystemError, NotFound
 from cterafs.kernel.dentries import Negatives
 from cterafs.kernel.listing import Listings
-from cterafs.model import Inode, Node
+from cterafs.model import Dirent, Inode, Node
 from cterafs.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ STATFS_BLOCK = 4096
 MOST_BLOCKS = 2**63 // STATFS_BLOCK - 1
 """Of statfs: tools that multiply them by the size of a block stay within 63 bits, whatever sizes the portal tells."""
 
-DOTS = (b".", b"..")
+DOTS = 2
+"""Entries of every listing that the kernel takes no reference for: "." and ".."."""
 
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
 
@@ -106,7 +107,7 @@ class Operations(pyfuse3.Operations):
     @answers
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         parent = Inode(parent_inode)
-        if name in DOTS:
+        if name in (b".", b".."):
             node = await self.volume.node(parent)
             if name == b"..":
                 node = await self.volume.node(node.parent)
@@ -148,13 +149,13 @@ class Operations(pyfuse3.Operations):
     def _entry(self, node: Node) -> EntryAttributes:
         return self._describe(node, self._blank())
 
-    def _describe(self, node: Node, entry: EntryAttributes) -> EntryAttributes:
+    def _describe(self, node: Node | Dirent, entry: EntryAttributes) -> EntryAttributes:
         """Fills in what differs from object to object. Half the work of a listing, so it does no more than it must."""
         entry.st_ino = InodeT(node.inode)
         if node.is_dir:
             entry.st_mode, entry.st_size, entry.st_blocks = self._directory_mode, 0, 0
         else:
-            entry.st_mode, entry.st_size, entry.st_blocks = self._file_mode, node.size, -(-node.size // SECTOR)
+            entry.st_mode, entry.st_size, entry.st_blocks = self._file_mode, node.size, (node.size + 511) // SECTOR
         entry.st_mtime_ns = entry.st_atime_ns = node.mtime_ns
         entry.st_ctime_ns = node.ctime_ns
         return entry
@@ -169,13 +170,12 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         # Of one page, which was read at once: a change that is published between two pages could not be taken back in
         # the kernel, which does not know the first one yet. One set of attributes serves all, since nothing waits here.
-        scratch, acquire = self._scratch, self.volume.acquire
-        for position, node in enumerate(await self._listings.page(fh, start_id), start_id + 1):
-            name = FileNameT(node.name.encode())
-            if not pyfuse3.readdir_reply(token, name, self._describe(node, scratch), position):
+        scratch, describe, acquire = self._scratch, self._describe, self.volume.acquire
+        for position, entry in enumerate(await self._listings.page(fh, start_id), start_id + 1):
+            if not pyfuse3.readdir_reply(token, entry.name.encode(), describe(entry, scratch), position):
                 return
-            if name not in DOTS:
-                acquire(node.inode)
+            if position > DOTS:
+                acquire(entry.inode)
 
     async def releasedir(self, fh: FileHandleT) -> None:
         self._listings.close(fh)

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from cterafs import errors
-from cterafs.model import ROOT_INODE, Cursor, FolderInfo, Inode, Node
+from cterafs.model import ROOT_INODE, Cursor, Dirent, FolderInfo, Inode, Node
 from cterafs.namespace import schema
 from cterafs.namespace.disk import disk_errors
 from cterafs.namespace.guid import guid_key, guid_text
@@ -39,6 +39,10 @@ _IN_DIRECTORY: Final = (
 )
 _LOOKUP: Final = f"SELECT {COLUMNS} {_IN_DIRECTORY} AND entry.name = ?2"
 _CHILDREN: Final = f"SELECT {COLUMNS} {_IN_DIRECTORY} AND entry.name > ?2 ORDER BY entry.name LIMIT ?3"
+_ENTRIES: Final = (
+    f"SELECT entry.inode, entry.name, entry.kind >= {schema.DIRECTORY}, entry.size, entry.mtime_ns, entry.ctime_ns"
+    f" {_IN_DIRECTORY} AND entry.name > ?2 ORDER BY entry.name LIMIT ?3"
+)
 _UNKNOWN_PARENTS: Final = (
     "SELECT folder_id, guid, (SELECT guid FROM entry AS child WHERE child.parent = entry.inode LIMIT 1)"
     f" FROM entry WHERE kind <= {schema.DETACHED} AND kind = {schema.UNKNOWN} AND folder_id IS NOT NULL LIMIT ?"
@@ -156,6 +160,15 @@ class Store:
         with self._reader() as db:
             rows = db.execute(_CHILDREN, (parent, after if after is not None else "", limit)).fetchall()
             return [self._node(db, row) for row in rows]
+
+    def entries(self, parent: Inode, after: str | None, limit: int) -> list[Dirent]:
+        """The same, as much of it as a listing shows."""
+        with self._reader() as db:
+            rows = db.execute(_ENTRIES, (parent, after if after is not None else "", limit)).fetchall()
+        try:
+            return msgspec.convert(rows, list[Dirent])
+        except msgspec.ValidationError as error:
+            raise errors.StateError(f"{self.database}: a row is damaged ({error})") from None
 
     def resolve(self, path: str) -> Node | None:
         """The object at a path of shown names below the mount's root; `/` is the root."""

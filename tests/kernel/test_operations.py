@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pyfuse3
 import pytest
 
 from cterafs.kernel.operations import Operations, Presentation
-from cterafs.model import ROOT_INODE, Inode, Node
+from cterafs.model import ROOT_INODE, Dirent, Inode
 from cterafs.namespace.store import Counts
-
-ROOT = Node(inode=ROOT_INODE, parent=ROOT_INODE, name="", wire_name="", is_dir=True)
 
 
 class Volume:
@@ -27,16 +23,13 @@ class Volume:
     async def counts(self) -> Counts:
         return Counts(files=10_000, directories=1, bytes=10_000 * (2**63 - 1), orphans=0)
 
-    async def directory(self, inode: Inode) -> Node:
-        return ROOT
+    async def parent(self, directory: Inode) -> Inode:
+        return ROOT_INODE
 
-    async def list(self, directory: Inode, after: str | None, limit: int) -> Sequence[Node]:
+    async def entries(self, directory: Inode, after: str | None, limit: int) -> list[Dirent]:
         self.queries += 1
         first = 0 if after is None else int(after) + 1
-        return [
-            Node(inode=Inode(n + 2), parent=ROOT_INODE, name=f"{n:05}", wire_name="", is_dir=False)
-            for n in range(first, min(first + limit, self._total))
-        ]
+        return [Dirent(Inode(n + 2), f"{n:05}", 0, 1, 0, 0) for n in range(first, min(first + limit, self._total))]
 
     def acquire(self, inode: Inode) -> None:
         self.acquired.append(inode)

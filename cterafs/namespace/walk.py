@@ -1,0 +1,89 @@
+"""Directories as a walk through the tree meets them: each one's sub-directories next, in their order.
+
+A query takes a thread hop of some 0.1 ms, in which a small directory could be read several times. So when somebody
+walks from one directory to the next, the following ones are read in the same hop. Pure bookkeeping; no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from cachetools import LRUCache
+
+from cterafs.model import Change, Dirent, Inode
+
+AHEAD = 16
+"""Directories read beyond the one that was asked for: what makes the hop a small part of the work."""
+
+SMALL = 100
+"""Entries of the largest directory that is worth reading ahead; a larger one pays for its own hop."""
+
+KNOWN = 50_000
+"""Directories remembered from the listing of their parents, about 5 MiB: opening them asks nobody."""
+
+WALKS = 64
+"""Directories whose sub-directories are being walked: a few programs at once, some ten levels deep each."""
+
+
+@dataclass(slots=True)
+class _Walk:
+    """The sub-directories of one directory, and the index of the one that is expected next."""
+
+    directories: list[Inode] = field(default_factory=list)
+    expected: int = 0
+
+
+class Walks:
+    """What is known of directories since the last change of any of them."""
+
+    def __init__(self) -> None:
+        self._parents: LRUCache[Inode, Inode] = LRUCache(KNOWN)
+        self._walks: LRUCache[Inode, _Walk] = LRUCache(WALKS)
+        self._ahead: LRUCache[Inode, list[Dirent]] = LRUCache(WALKS * AHEAD)
+
+    def parent(self, directory: Inode) -> Inode | None:
+        """The directory that listed this one; None where none did."""
+        parent: Inode | None = self._parents.get(directory)
+        return parent
+
+    def visit(self, directory: Inode) -> Sequence[Inode]:
+        """Somebody begins to list `directory`; the answer is what they will list next if they go on so."""
+        walk = self._walks.get(self._parents.get(directory, directory))
+        if walk is None or directory not in walk.directories[walk.expected :][:1]:
+            if walk is not None and directory in walk.directories:
+                walk.expected = walk.directories.index(directory) + 1
+            return ()
+        walk.expected += 1
+        return [known for known in walk.directories[walk.expected :][:AHEAD] if known not in self._ahead]
+
+    def take(self, directory: Inode) -> list[Dirent] | None:
+        """The whole listing, if it was read ahead."""
+        entries: list[Dirent] | None = self._ahead.pop(directory, None)
+        return entries
+
+    def keep(self, directory: Inode, entries: list[Dirent]) -> None:
+        """This directory was read ahead; of a large one it may be only the beginning, and that is of no use."""
+        if len(entries) <= SMALL:
+            self._ahead[directory] = entries
+
+    def listed(self, directory: Inode, entries: Iterable[Dirent], *, more: bool) -> None:
+        """These are the entries of `directory`; `more`: those behind the ones before."""
+        found = [entry.inode for entry in entries if entry.is_dir]
+        if not found:
+            return
+        for inode in found:
+            self._parents[inode] = directory
+        walk = self._walks.get(directory)
+        if walk is None or not more:
+            walk = self._walks[directory] = _Walk()
+        walk.directories.extend(found)
+
+    def forget(self, changes: Iterable[Change]) -> None:
+        """Something changed: nothing that was read before is answered."""
+        self._ahead.clear()
+        self._walks.clear()
+        for change in changes:
+            for node in (change.old, change.new):
+                if node is not None and node.is_dir:
+                    self._parents.pop(node.inode, None)

@@ -1,0 +1,74 @@
+"""Which directories a walk through the tree comes to next."""
+
+from __future__ import annotations
+
+import pytest
+
+from cterafs.model import Change, Dirent, Inode, Node
+from cterafs.namespace.walk import AHEAD, SMALL, Walks
+
+TOP = Inode(10)
+SUBS = [Inode(100 + number) for number in range(AHEAD * 2)]
+
+
+def directory(inode: int) -> Dirent:
+    return Dirent(Inode(inode), f"d{inode}", 1, 0, 0, 0)
+
+
+def file(inode: int) -> Dirent:
+    return Dirent(Inode(inode), f"f{inode}", 0, 1, 0, 0)
+
+
+def node(inode: int) -> Node:
+    return Node(inode=Inode(inode), parent=TOP, name="d", wire_name="d", is_dir=True)
+
+
+@pytest.fixture
+def walks() -> Walks:
+    """`TOP` was just listed."""
+    walks = Walks()
+    walks.listed(TOP, [*map(directory, SUBS), file(99)], more=False)
+    return walks
+
+
+def test_whoever_goes_from_one_to_the_next_is_expected_to_go_on(walks: Walks) -> None:
+    assert walks.visit(SUBS[0]) == SUBS[1 : 1 + AHEAD]
+    for inode in SUBS[1 : 1 + AHEAD]:
+        walks.keep(inode, [file(1)])
+    assert walks.visit(SUBS[1]) == SUBS[1 + AHEAD : 2 + AHEAD]  # the others are there already
+    assert walks.take(SUBS[1]) == [file(1)]
+    assert walks.take(SUBS[1]) is None
+
+
+def test_whoever_jumps_about_is_not(walks: Walks) -> None:
+    assert walks.visit(SUBS[7]) == ()
+    assert walks.visit(SUBS[3]) == ()
+    assert walks.visit(Inode(5555)) == ()
+    assert walks.visit(SUBS[4])[:1] == [SUBS[5]]
+
+
+def test_the_last_one_is_followed_by_nothing(walks: Walks) -> None:
+    for inode in SUBS[:-1]:
+        walks.visit(inode)
+    assert walks.visit(SUBS[-1]) == []
+
+
+def test_a_second_page_adds_to_the_first(walks: Walks) -> None:
+    walks.listed(TOP, [directory(7000)], more=True)
+    for inode in SUBS[:-1]:
+        walks.visit(inode)
+    assert walks.visit(SUBS[-1]) == [Inode(7000)]
+
+
+def test_the_beginning_of_a_large_directory_is_not_taken_for_all_of_it(walks: Walks) -> None:
+    walks.keep(SUBS[1], [file(number) for number in range(SMALL + 1)])
+    assert walks.take(SUBS[1]) is None
+
+
+def test_a_change_anywhere_makes_everything_doubtful_but_who_lies_where(walks: Walks) -> None:
+    walks.keep(SUBS[1], [file(1)])
+    walks.forget([Change(node(SUBS[5]), None)])
+    assert walks.take(SUBS[1]) is None
+    assert walks.visit(SUBS[0]) == ()
+    assert walks.parent(SUBS[4]) == TOP
+    assert walks.parent(SUBS[5]) is None

@@ -141,7 +141,7 @@ class VolumeHistory(PortalHistory):
         volume, found = self.life.volume, dict[str, Node]()
         after: str | None = None
         absent = {"a", "b", "c.txt", "hidden", "inside"}
-        while page := await volume.list(directory, after, 3):
+        while page := await volume.children(directory, after, 3):
             for node in page:
                 after = node.name
                 absent.discard(after)

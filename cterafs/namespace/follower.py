@@ -33,7 +33,7 @@ _IDLE_PAUSE: Final = 1.0  # a portal that answers a long poll at once, with noth
 _PACE: Final = 0.03  # between two listings: in a storm of changes, each page has its cost, and nobody sees 30 ms
 _PAGES_AHEAD: Final = 4  # fetched while others are applied; 2,000 entries take some 2 MB
 _PAGES_AT_ONCE: Final = 10  # in one transaction of the first import: the fewer, the less an index page is written anew
-_ASKED_AT_ONCE: Final = 20  # unknown parents between two listings, so that asking does not hold up the news
+_ASKED_AT_ONCE: Final = 20  # directories between two listings, so that asking does not hold up the news
 
 
 class Notifications(Protocol):
@@ -153,12 +153,13 @@ class Follower:
         promised = False  # the portal said that there is something
         while True:
             applied = await self._catch_up()
-            await self._finish_listing()
+            await self._finish_import()
             if promised and not applied:
                 await trio.sleep(_IDLE_PAUSE)
             promised = False
-            if await self._ask_for_parents():
+            if await self._ask():
                 continue
+            await self._sweep()
             self._current_at, self._failures = time.time(), 0
             self._enter("live")
             await self._wait_for_changes()
@@ -220,12 +221,17 @@ class Follower:
             await self._learn_owners()
         return len(events)
 
-    async def _finish_listing(self) -> None:
-        """Does what is left to be done behind a complete listing: step by step, as the mount is told of each."""
+    async def _finish_import(self) -> None:
+        """Shows what was staged of a complete listing: step by step, as the mount is told of each."""
         while await self._in_thread(lambda: self._tree.unfinished):
             await self._apply(lambda: self._tree.proceed(trio.from_thread.check_cancelled))
         if not self.imported.is_set() and await self._in_thread(lambda: self._tree.store.imported):
             self.imported.set()
+
+    async def _sweep(self) -> None:
+        """Ends listing again. Nothing may come between the last question and this: it could raise others."""
+        while await self._in_thread(lambda: self._tree.sweeping):
+            await self._apply(self._tree.sweep)
 
     async def _wait_for_changes(self) -> None:
         cursor = await self._in_thread(lambda: self._tree.store.cursor)
@@ -243,13 +249,13 @@ class Follower:
             self._current_at = time.time()
             await trio.sleep(max(0.0, asked + _IDLE_PAUSE - trio.current_time()))
 
-    async def _ask_for_parents(self) -> bool:
-        """Asks about some directories of which only the guid is known; whether there were any."""
-        unknown = await self._in_thread(lambda: self._tree.store.unknown_parents(_ASKED_AT_ONCE))
-        if not unknown:
+    async def _ask(self) -> bool:
+        """Asks about some directories that only what lies in them gives away; whether there were any."""
+        questions = await self._in_thread(lambda: self._tree.questions(_ASKED_AT_ONCE))
+        if not questions:
             return False
-        events = [event for parent in unknown for event in await self._ancestors(parent)]
-        asked = [parent.guid for parent in unknown]
+        events = [event for parent in questions for event in await self._ancestors(parent)]
+        asked = [parent.guid for parent in questions]
         await self._apply(lambda: self._tree.prepare(events, asked=asked))
         return True
 

@@ -17,7 +17,7 @@ from cterafs.namespace.batch import Batch
 from cterafs.namespace.building import attach, build, concerns_readers, detach, folded, index_for_find
 from cterafs.namespace.disk import disk_errors, interruptible
 from cterafs.namespace.edit import Edit, Totals
-from cterafs.namespace.guid import guid_key
+from cterafs.namespace.guid import guid_key, guid_text
 from cterafs.namespace.rows import COLUMNS, Acls, integer, node, read, stored, stored_or_none
 from cterafs.namespace.schema import (
     CLOSED,
@@ -33,7 +33,7 @@ from cterafs.namespace.schema import (
     UNKNOWN,
 )
 from cterafs.namespace.staging import Staging, remove
-from cterafs.namespace.store import Store
+from cterafs.namespace.store import Store, UnknownParent
 
 __all__ = ["Batch", "Layout", "Tree"]
 
@@ -49,6 +49,17 @@ _APPEARED: Final = (
     " ORDER BY inode LIMIT ?"
 )
 _CLOUD_FOLDERS: Final = f"SELECT {COLUMNS} FROM entry WHERE kind = {CLOUD_FOLDER}"
+# What the listing did not mention.
+_UNSEEN: Final = (
+    f"FROM entry WHERE kind >= {FILE} AND kind < {SYNTHETIC}"
+    " AND NOT EXISTS (SELECT 1 FROM seen WHERE seen.inode = entry.inode)"
+)
+_SWEPT: Final = f"SELECT {COLUMNS} {_UNSEEN} AND inode > ? ORDER BY inode LIMIT ?"
+_DOUBTFUL: Final = (
+    "SELECT inode, folder_id, guid, (SELECT below.guid FROM entry AS below CROSS JOIN seen USING (inode)"
+    f" WHERE below.parent = entry.inode LIMIT 1) AS child {_UNSEEN}"
+    " AND inode > ? AND folder_id IS NOT NULL AND child IS NOT NULL ORDER BY inode LIMIT ?"
+)
 _SWEPT_AT_ONCE: Final = 2_000  # rows that one batch of a sweep removes: as many as a page of events touches
 
 
@@ -64,7 +75,8 @@ class Tree:
         self._layout: Final[Layout] = layout
         self._acls: Final = Acls()
         self._logged = 0  # rows written since the log was last copied back
-        self._swept = 0  # the sweep's place: inodes up to here have been looked at
+        self._swept = 0  # the sweep's place: up to this inode, nothing is left to be removed
+        self._doubted = 0  # up to this inode, nothing is doubtful
         self._staging: Staging | None = None
         self._untold: tuple[int, int, int] | None = None  # the first and last inode built, and the last told of
         self._db: Final = store.writer()
@@ -106,16 +118,20 @@ class Tree:
             cursor: where the feed goes on after the page; None leaves it (the answer of `ancestors`).
             listing: the page belongs to the listing of the namespace from its beginning.
             complete: nothing more is to be had for now. Together with `listing`: the listing has ended.
-            asked: guids of unknown parents that were asked about; those still unknown are not asked about again until
-                something new names them.
+            asked: guids that `questions` gave. Those still unknown are not asked about again until something new names
+                them; those in doubt, of which these events do not tell, are removed.
         """
         latest = {event.guid: event for event in events if event.guid}
         if self._staging is not None or (listing and not complete and self._shall_stage()):
             return self._stage(list(latest.values()), cursor, complete=listing and complete)
         keyed = [(guid_key(guid), None if event.deleted else event) for guid, event in latest.items()]
+        answered = latest.keys()
+        unanswered = [guid_key(guid) for guid in asked if guid not in answered]
         with self._editing() as edit:
-            changes = self._apply(edit, keyed, [guid_key(guid) for guid in asked])
             relist = self._state("relist")
+            if relist == SWEEPING:
+                keyed += [(key, None) for key in unanswered if self._is_unseen(key)]
+            changes = self._apply(edit, keyed, unanswered)
             if relist != IDLE:
                 self._mark(edit, [key for key, event in keyed if event is not None])
             if cursor is not None:
@@ -168,7 +184,7 @@ class Tree:
             text = msgspec.json.encode(sorted(set(selection))).decode()
             # Where nothing is known yet, there is nothing to mark and to sweep.
             self._set(cursor=None, selection=text, relist=LISTING if known else IDLE)
-            self._swept = 0
+            self._swept = self._doubted = 0
             self._db.execute("COMMIT")
         self._discard_staging()
 
@@ -177,36 +193,57 @@ class Tree:
         """The listing is complete and what it did not mention is still to be removed."""
         return self.store.relist == SWEEPING
 
+    def questions(self, limit: int) -> Sequence[UnknownParent]:
+        """Some of what the portal is to be asked about, before anything is swept; `prepare` takes the answers.
+
+        Unknown parents, and what the complete listing did not mention although something in it did: a listing leaves
+        directories out that there are.
+        """
+        return self.store.unknown_parents(limit) or self._doubtful(limit)
+
     def sweep(self) -> Batch:
         """Removes some of what the complete listing did not mention; call it until `sweeping` ends."""
         with self._editing() as edit:
-            rows = self._db.execute(
-                f"SELECT {COLUMNS} FROM entry WHERE kind >= {FILE} AND kind < {SYNTHETIC}"
-                " AND inode > ? AND NOT EXISTS (SELECT 1 FROM seen WHERE seen.inode = entry.inode)"
-                " ORDER BY inode LIMIT ?",
-                (self._swept, _SWEPT_AT_ONCE),
-            ).fetchall()
+            rows = self._db.execute(_SWEPT, (self._swept, _SWEPT_AT_ONCE)).fetchall()
             edit.add_rows(rows)
             edit.renumber((row[1], None) for row in rows)
             for row in rows:
                 edit.remove(row[1])
-                self._swept = row[0]
             changes = self._finish(edit)
+            if rows:
+                self._swept = rows[0][0] - 1  # not further: it may be rolled back
             if len(rows) < _SWEPT_AT_ONCE:
                 self._db.execute("DELETE FROM seen")
                 self._set(relist=IDLE)
         return self._batch(changes)
 
+    def _doubtful(self, limit: int) -> list[UnknownParent]:
+        if not self.sweeping:
+            return []
+        with disk_errors(self.store.database, "read"):
+            rows = self._db.execute(_DOUBTFUL, (self._doubted, limit)).fetchall()
+            self._doubted = rows[0][0] - 1 if rows else self._state("next_inode")
+            return [UnknownParent(folder_id, guid_text(key), guid_text(child)) for _, folder_id, key, child in rows]
+
+    def _is_unseen(self, key: bytes) -> bool:
+        return self._db.execute(f"SELECT 1 {_UNSEEN} AND guid = ?", (key,)).fetchone() is not None
+
+    def _mark(self, edit: Edit, keys: Iterable[bytes]) -> None:
+        """Notes that the portal mentioned these objects, which may put what they lie in into doubt."""
+        rows = [edit.items[key].new for key in keys]
+        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", [(row.inode,) for row in rows])
+        self._doubted = min([self._doubted, *(row.parent - 1 for row in rows if row.parent)])
+
     # -- the first listing, when it is large
 
     @property
     def unfinished(self) -> bool:
-        """The listing is complete, and there is still something to be done with it: call `proceed` until it ends."""
+        """The listing is complete, and what was staged of it is not all shown: call `proceed` until it is."""
         staged = self._staging is not None and bool(self._staging.state("complete"))
-        return staged or self._untold is not None or self.sweeping
+        return staged or self._untold is not None
 
     def proceed(self, alive: Callable[[], None] | None = None) -> Batch:
-        """The next step behind a complete listing: building what was staged, telling of it, sweeping.
+        """The next step while `unfinished`: building what was staged, telling of it.
 
         Args:
             alive: called now and then; an exception from it ends the step with a StateError, and nothing was changed.
@@ -215,9 +252,9 @@ class Tree:
         if self._staging is not None and self._state("staging"):
             with interruptible(alive, self._staging.db, self._db):
                 return self._build(self._staging)
-        if self._untold is not None:
-            return self._tell(*self._untold)
-        return self.sweep()
+        if self._untold is None:
+            raise RuntimeError("nothing is unfinished")
+        return self._tell(*self._untold)
 
     def _shall_stage(self) -> bool:
         with disk_errors(self.store.database, "read"):
@@ -338,11 +375,6 @@ class Tree:
 
     def _batch(self, changes: Sequence[Change]) -> Batch:
         return Batch(self._db, self.store.database, self._acls.forget, changes)
-
-    def _mark(self, edit: Edit, keys: Iterable[bytes]) -> None:
-        """Notes that the listing mentioned these objects."""
-        inodes = [(edit.items[key].new.inode,) for key in keys]
-        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", inodes)
 
     def _adopt_layout(self) -> None:
         """Places the cloud folders as this mount wants them; before anyone reads, so without changes to tell."""

@@ -257,12 +257,11 @@ class PortalHistory(RuleBasedStateMachine):
         return any(item.guid == guid and item.hidden for item in self.items)
 
     def list_again(self) -> None:
-        """The portal rejects every cursor. Strays are in no listing; from now on, nothing is hidden from it."""
+        """The portal rejects every cursor. Strays are in no listing: what they gave away goes, and may come back."""
         self.end_round()
         self.namespace.feed.reset()
         self._strays.clear()
-        for item in self.items:
-            item.hidden = False
+        self.disturbed.update(item.guid for item in self.items if item.hidden)
         self._begin_round()
 
     # -- rounds

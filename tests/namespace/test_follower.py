@@ -3,161 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 import trio
+from played_portal import Setting, directory, eventually, file, folder, live
 from trio.testing import MockClock
 
 from cterafs import errors
-from cterafs.model import Change, Cursor, Event, FolderInfo, Page
-from cterafs.namespace.follower import Follower
-from cterafs.namespace.schema import IDLE, LISTING
-from cterafs.namespace.store import Store
-from cterafs.namespace.tree import Batch, Tree
+from cterafs.model import Event, FolderInfo, Page
+from cterafs.namespace.tree import Batch
 
 pytestmark = pytest.mark.trio
-
-
-def folder(guid: str, name: str, folder_id: int = 7) -> Event:
-    return Event(guid=guid, name=name, is_dir=True, folder_id=folder_id)
-
-
-def directory(guid: str, name: str, parent: str) -> Event:
-    return Event(guid=guid, name=name, is_dir=True, parent_guid=parent, folder_id=7)
-
-
-def file(guid: str, name: str, parent: str, size: int = 1) -> Event:
-    return Event(guid=guid, name=name, is_dir=False, parent_guid=parent, folder_id=7, file_id=1, size=size)
-
-
-@dataclass
-class PlayedPortal:
-    """A feed of pages; its cursors are positions in it, with the number of times that it was reset in front."""
-
-    pages: list[list[Event]] = field(default_factory=list)
-    ancestors: dict[str, list[Event]] = field(default_factory=dict)
-    folders: list[FolderInfo] | errors.PortalError = field(default_factory=list)
-    failures: list[errors.PortalError] = field(default_factory=list)
-    epoch: int = 0
-    calls: list[tuple[str, object, float]] = field(default_factory=list)
-    more: trio.Event = field(default_factory=trio.Event)
-    polls_return_at_once: bool = False
-
-    async def list(self, cursor: Cursor | None, *, folder_ids: Sequence[int], max_results: int) -> Page:
-        self._called("list", cursor)
-        await trio.lowlevel.checkpoint()
-        if cursor is not None and not cursor.startswith(f"{self.epoch}:"):
-            raise errors.CursorRejectedError("no such cursor")
-        position = int(cursor.partition(":")[2]) if cursor else 0
-        events = self.pages[position] if position < len(self.pages) else []
-        after = min(position + 1, len(self.pages))
-        return Page(events=events, cursor=Cursor(f"{self.epoch}:{after}"), has_more=after < len(self.pages), skipped=0)
-
-    async def changes(self, cursor: Cursor, *, timeout: float, folders: Sequence[int]) -> bool:  # noqa: ASYNC109
-        self._called("changes", cursor)
-        if not cursor.startswith(f"{self.epoch}:"):
-            raise errors.CursorRejectedError("no such cursor")
-        if self.polls_return_at_once:
-            await trio.lowlevel.checkpoint()
-            return False
-        with trio.move_on_after(timeout):
-            await self.more.wait()
-            self.more = trio.Event()
-            return True
-        return False
-
-    async def ancestors_of(self, folder_id: int, guid: str) -> Sequence[Event]:
-        self._called("ancestors", guid)
-        await trio.lowlevel.checkpoint()
-        if guid not in self.ancestors:
-            raise errors.AncestorsError("never heard of it")
-        return self.ancestors[guid]
-
-    async def all(self) -> Sequence[FolderInfo]:
-        self._called("folders", None)
-        if isinstance(self.folders, errors.PortalError):
-            raise self.folders
-        return self.folders
-
-    def tell(self, *events: Event) -> None:
-        self.pages.append([*events])
-        self.more.set()
-
-    def asked(self, kind: str) -> Sequence[object]:
-        return [argument for name, argument, _ in self.calls if name == kind]
-
-    def times(self, kind: str) -> Sequence[float]:
-        return [at for name, _, at in self.calls if name == kind]
-
-    def _called(self, kind: str, argument: object) -> None:
-        self.calls.append((kind, argument, trio.current_time()))
-        if self.failures:
-            raise self.failures.pop(0)
-
-
-@dataclass
-class Watcher:
-    """A listener that notes what it hears, and what a reader would have seen at that moment."""
-
-    store: Store
-    heard: list[tuple[str, list[Change]]] = field(default_factory=list)
-    seen: list[int] = field(default_factory=list)
-    news: trio.Event = field(default_factory=trio.Event)
-
-    def prepare(self, changes: Sequence[Change]) -> None:
-        self.heard.append(("prepare", [*changes]))
-        self.seen.append(self.store.counts.files)
-
-    def publish(self, changes: Sequence[Change]) -> None:
-        self.heard.append(("publish", [*changes]))
-        self.seen.append(self.store.counts.files)
-        self.news.set()
-        self.news = trio.Event()
-
-    async def settle(self) -> None:
-        pass
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            await self.news.wait()
-
-
-@dataclass
-class Setting:
-    portal: PlayedPortal
-    store: Store
-    tree: Tree
-    watcher: Watcher
-
-    @asynccontextmanager
-    async def following(self, **options: object) -> AsyncIterator[Follower]:
-        follower = Follower(self.portal, self.tree, listener=self.watcher, folders=self.portal, **options)  # type: ignore[arg-type]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(follower.run)
-            yield follower
-            nursery.cancel_scope.cancel()
-
-
-@pytest.fixture
-def setting(tmp_path: Path, autojump_clock: MockClock) -> Iterator[Setting]:
-    # pytest-trio runs a test on this clock only where the test itself asks for it, so all of them do.
-    # Work in threads does not count as busy for a jumping clock: it waits this long for it.
-    autojump_clock.autojump_threshold = 0.01
-    with Store.open(tmp_path) as store, Tree(store) as tree:
-        yield Setting(PlayedPortal(), store, tree, Watcher(store))
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110  # of the jumping clock
-        await trio.sleep(1)
-
-
-async def live(follower: Follower) -> None:
-    await eventually(lambda: follower.status.state == "live")
 
 
 async def test_imports_and_then_follows(setting: Setting, autojump_clock: MockClock) -> None:
@@ -264,51 +120,6 @@ async def test_a_portal_that_went_silent_is_not_current(setting: Setting, autoju
         status = follower.status
     late = (status.last_contact_at or 0) + status.patience
     assert [status.lag(late), status.lag(late + 1)] == [0, pytest.approx(status.patience + 1, abs=1)]
-
-
-async def test_a_rejected_cursor_lists_again(setting: Setting, autojump_clock: MockClock) -> None:
-    portal, store = setting.portal, setting.store
-    portal.pages = [[folder("r", "Docs"), file("a", "a.txt", "r"), file("b", "b.txt", "r")]]
-    async with setting.following() as follower:
-        await live(follower)
-        kept, lost = store.resolve("/Docs/a.txt"), store.resolve("/Docs/b.txt")
-        setting.watcher.heard.clear()
-        portal.epoch += 1
-        portal.pages = [[folder("r", "Docs")], [file("a", "a.txt", "r")], [file("c", "c.txt", "r")]]
-        portal.more.set()
-        await setting.watcher.until(lambda: store.relist == IDLE and store.resolve("/Docs/b.txt") is None)
-        await live(follower)
-    assert store.resolve("/Docs/a.txt") == kept
-    changes = [change for kind, changes in setting.watcher.heard if kind == "publish" for change in changes]
-    assert [(change.old, change.new) for change in changes] == [(None, store.resolve("/Docs/c.txt")), (lost, None)]
-
-
-async def test_another_selection_lists_again(setting: Setting, autojump_clock: MockClock) -> None:
-    setting.portal.pages = [[folder("r", "Docs", 7), folder("s", "Plans", 8)]]
-    async with setting.following() as follower:
-        await live(follower)
-    setting.portal.pages = [[folder("s", "Plans", 8)]]  # the old cursor would be accepted, and tell nothing
-    async with setting.following(folder_ids=[8]) as follower:
-        await live(follower)
-    assert setting.store.selection == (8,)
-    assert setting.store.resolve("/Docs") is None
-    assert setting.store.resolve("/Plans") is not None
-
-
-async def test_a_listing_that_was_interrupted_is_finished(setting: Setting, autojump_clock: MockClock) -> None:
-    portal, store = setting.portal, setting.store
-    portal.pages = [[folder("r", "Docs"), file("a", "a.txt", "r"), file("b", "b.txt", "r")]]
-    async with setting.following() as follower:
-        await live(follower)
-    setting.tree.begin_relist()
-    setting.tree.prepare([folder("r", "Docs")], Cursor("1:1"), listing=True).commit()
-    assert store.relist == LISTING
-    portal.epoch = 1
-    portal.pages = [[folder("r", "Docs")], [file("b", "b.txt", "r")]]
-    async with setting.following() as follower:
-        await live(follower)
-    assert portal.asked("list")[-1] == "1:1"
-    assert [node.name for node in store.children(store.resolve("/Docs").inode, None, 9)] == ["b.txt"]  # type: ignore[union-attr]
 
 
 async def test_asks_for_parents_that_nothing_told_of(setting: Setting, autojump_clock: MockClock) -> None:

@@ -254,6 +254,8 @@ def test_listing_again_forgets_what_is_staged(tmp_path: Path) -> None:
     assert (store.cursor, store.selection, store.staging.exists()) == (None, (5,), False)
     tree.prepare([d("r", "Docs", None)], Cursor("1"), listing=True, complete=True).commit()
     finish(tree)
+    while tree.sweeping:
+        tree.sweep().commit()
     assert list(shown(store)) == ["/Docs"]
     tree.close()
     store.close()

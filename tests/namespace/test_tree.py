@@ -263,6 +263,37 @@ def test_listing_again_removes_what_is_no_longer_there_in_bounded_batches(
     assert mount.store.relist == IDLE
 
 
+def test_a_sweep_that_is_rolled_back_begins_again(mount: Mount, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cterafs.namespace.tree._SWEPT_AT_ONCE", 2)
+    mount.told(*(file(str(n), f"file {n}") for n in range(3)))
+    mount.tree.begin_relist()
+    mount.commit(mount.tree.prepare([DOCS], Cursor("end"), listing=True, complete=True))
+    mount.tree.sweep().rollback()
+    while mount.tree.sweeping:
+        mount.commit(mount.tree.sweep())
+    assert mount.names("/Docs") == []
+
+
+def test_what_is_in_doubt_is_asked_about_before_a_sweep(mount: Mount) -> None:
+    mount.told(directory("d", "d"), directory("e", "e", "d"), file("a", "a", "e"), directory("f", "f"))
+    mount.tree.begin_relist()
+    mount.told(DOCS, file("a", "a", "e"))
+    assert mount.tree.questions(9) == []  # it may still come
+    mount.commit(mount.tree.prepare([], Cursor("end"), listing=True, complete=True))
+    assert mount.tree.questions(9) == [(7, "e", "a")]
+    mount.tree.prepare([directory("d", "d"), directory("e", "e", "d")], asked=["e"]).rollback()
+    assert mount.tree.questions(9) == [(7, "e", "a")]
+    mount.commit(mount.tree.prepare([directory("d", "d"), directory("e", "e", "d")], asked=["e"]))
+    assert mount.tree.questions(9) == []
+    mount.told(file("b", "b", "f"))  # news
+    assert mount.tree.questions(9) == [(7, "f", "b")]
+    changes = mount.commit(mount.tree.prepare([], asked=["f"]))
+    assert [(change.old and change.old.name, change.new) for change in changes] == [("f", None)]
+    assert mount.tree.questions(9) == []
+    assert mount.commit(mount.tree.sweep()) == []
+    assert mount.names("/Docs/d/e") == ["a"]
+
+
 def test_a_file_that_is_swept_gives_its_number_up(mount: Mount) -> None:
     mount.told(file("a", "a"), file("b", "b", "a"))
     old = mount.at("/Docs/a").inode

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,3 +70,10 @@ def test_absurd_times_are_none(value: object) -> None:
 def test_anything_is_a_64_bit_time_or_none(value: object) -> None:
     result = nanoseconds(value)
     assert result is None or -(2**63) < result < 2**63
+
+
+@given(st.datetimes(min_value=datetime(1960, 1, 1), max_value=datetime(2261, 1, 1), timezones=st.timezones()))
+def test_every_zone_is_told_exactly_to_the_microsecond(moment: datetime) -> None:
+    text = moment.isoformat()
+    exact = (moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+    assert nanoseconds(text) == exact

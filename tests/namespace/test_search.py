@@ -106,6 +106,16 @@ def test_finds(store: Store, query: Query, expected: list[str]) -> None:
     assert paths(store, query) == sorted(expected)
 
 
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [(Query(under="/Docs/a"), [A, B, TWO, THREE, FOUR]), (Query(under="/Docs/a", size=("+", 20)), [THREE, FOUR])],
+)
+def test_what_is_named_alike_is_not_below(store: Store, query: Query, expected: list[str]) -> None:
+    with Tree(store) as tree:
+        tree.prepare([directory("8", "ab", "r"), file("9", "nine.txt", "8", 90), file("10", "ab.txt", "r", 90)]).commit()
+    assert paths(store, query) == sorted(expected)
+
+
 def test_tells_the_object(store: Store) -> None:
     (found,) = search(store, Query(name="one.txt"))
     assert found.node == store.resolve(ONE)

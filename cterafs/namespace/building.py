@@ -36,7 +36,9 @@ FROM staged.event
 # Only guids that something names: the others were named by an event that a later one replaced.
 _UNKNOWN_PARENTS: Final = f"""
 INSERT INTO main.entry (inode, guid, kind, folder_id, size, mtime_ns, ctime_ns)
-SELECT inode, guid, {UNKNOWN}, folder_id, 0, 0, 0 FROM staged.place
+SELECT inode, guid, {UNKNOWN},
+    (SELECT min(below.folder_id) FROM main.entry AS below WHERE below.parent = place.inode), 0, 0, 0
+FROM staged.place
 WHERE known = 0 AND NOT EXISTS (SELECT 1 FROM main.entry WHERE entry.inode = place.inode)
     AND EXISTS (SELECT 1 FROM main.entry AS below WHERE below.parent = place.inode)
 """

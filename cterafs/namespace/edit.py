@@ -44,6 +44,7 @@ _BATCH: Final = 200  # parameters in one query: fewer make more queries, more ar
 _WIDTH: Final = len(Row.__struct_fields__)
 _INSERT: Final = f"INSERT INTO entry VALUES ({', '.join('?' * _WIDTH)})"
 _UPDATE: Final = f"UPDATE entry SET {', '.join(f'{field} = ?' for field in Row.__struct_fields__[2:])} WHERE inode = ?"
+_NEXT_FOLDER: Final = "SELECT min(folder_id) FROM entry WHERE parent = ? AND folder_id > ?"
 _PRUNE: Final = (
     f"DELETE FROM entry WHERE inode = ?1 AND kind <= {DETACHED}"
     " AND NOT EXISTS (SELECT 1 FROM entry AS below WHERE below.parent = ?1)"
@@ -179,6 +180,8 @@ class Edit:
             self.place(new, wanted)
         describe(new, event)
         new.acl = self.acls.intern(self.db, event.acl)
+        if event.parent_guid:
+            self._mention(self.parent_key(event.parent_guid), new.folder_id, news=new != item.old)
 
     def remove(self, key: bytes) -> None:
         """The object is deleted; what names it as its parent stays below it, out of sight."""
@@ -187,10 +190,18 @@ class Edit:
             item.new = Row(item.new.inode, key, DETACHED)
 
     def give_up(self, key: bytes) -> None:
-        """Nothing is known of a directory but that something lies in it; it is not asked about again for now."""
+        """A directory that only what lies in it gives away is not where it was looked for.
+
+        It is asked about next in another cloud folder that something in it names; after the last, no more for now.
+        """
         item = self.items.get(key)
         if item is not None and item.new.kind == UNKNOWN:
-            item.new.kind = DETACHED
+            row = item.new
+            folder_id = self.db.execute(_NEXT_FOLDER, (row.inode, row.folder_id)).fetchone()[0]
+            if folder_id is None:
+                row.kind = DETACHED
+            else:
+                row.folder_id = folder_id
 
     def owner_directory(self, owner: str) -> int:
         """The inode of an owner's directory."""
@@ -218,17 +229,16 @@ class Edit:
         if not event.parent_guid:
             return ROOT if event.is_dir else _NOWHERE
         key = self.parent_key(event.parent_guid)
-        item = self.items.get(key) or self._new(key, UNKNOWN)
-        parent = item.new
-        if parent.kind == DETACHED and event.guid and self._comes_to(parent.inode, guid_key(event.guid)):
-            parent.kind = UNKNOWN  # something new mentions it
-        if parent.kind == UNKNOWN and parent.folder_id is None:
-            parent.folder_id = integer(event.folder_id)
-        return parent.inode
+        return (self.items.get(key) or self._new(key, UNKNOWN)).new.inode
 
-    def _comes_to(self, parent: int, key: bytes) -> bool:
-        old = self.items[key].old
-        return old is None or old.parent != parent
+    def _mention(self, key: bytes, folder_id: int | None, *, news: bool) -> None:
+        """Something is told of what lies in this directory, and in this cloud folder, unless that is untrue."""
+        row = self.items[key].new
+        named = [one for one in (folder_id, row.folder_id) if one is not None]
+        if row.kind == UNKNOWN:
+            row.folder_id = min(named, default=None)  # `give_up` goes up from here
+        elif row.kind == DETACHED and news:
+            row.kind, row.folder_id = UNKNOWN, next(iter(named), None)
 
     def _new(self, key: bytes, kind: int) -> Item:
         self.items[key] = item = Item(None, Row(self._draw(), key, kind))

@@ -26,7 +26,7 @@ from cterafs.model import Cursor, Event
 from cterafs.namespace.disk import disk_errors
 from cterafs.namespace.guid import guid_key, guid_text
 from cterafs.namespace.names import safe
-from cterafs.namespace.rows import Acls, Row, describe, integer, kind_of, read, stored, told, told_or_none
+from cterafs.namespace.rows import Acls, Row, describe, kind_of, read, stored, told, told_or_none
 from cterafs.namespace.schema import CLOUD_FOLDER, DIRECTORY, FILE
 
 STAGING: Final = "import.db"
@@ -66,8 +66,7 @@ CREATE TABLE odd {_EVENT}            -- the last events of the objects that the 
 CREATE TABLE place (                 -- directories, whatever is named as a parent, and all that the index has
     guid       BLOB PRIMARY KEY,
     inode      INTEGER NOT NULL,
-    known      INTEGER NOT NULL,     -- 1 where the index had it when the staging began
-    folder_id  INTEGER               -- the cloud folder of an entry that named it
+    known      INTEGER NOT NULL      -- 1 where the index had it when the staging began
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE acl (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -133,7 +132,7 @@ class Staging:
             db = staging.db
             db.executescript(f"PRAGMA journal_mode = WAL; BEGIN IMMEDIATE; {_SCHEMA}")
             known = index.execute("SELECT guid, inode FROM entry WHERE guid IS NOT NULL ORDER BY guid")
-            db.executemany("INSERT INTO place VALUES (?, ?, 1, NULL)", known)
+            db.executemany("INSERT INTO place (guid, inode, known) VALUES (?, ?, 1)", known)
             generation, after, cursor = index.execute("SELECT generation, next_inode, cursor FROM state").fetchone()
             first = after + _OWNERS
             db.execute("INSERT INTO state VALUES (1, ?, ?, ?, ?, 0)", (generation, first, first, cursor))
@@ -225,22 +224,22 @@ class Staging:
         if len(self._places) > _PLACES_KEPT:
             self._places.clear()
         parents: dict[str, bytes] = {}  # a page has few directories and many entries of each
-        wanted: dict[bytes, int | None] = {}
+        wanted: dict[bytes, None] = {}  # in their order
         for key, event in zip(keys, events, strict=True):
             if event.deleted or not event.parent_guid:
                 continue
             if event.is_dir:
-                wanted.setdefault(key)
+                wanted[key] = None
             if event.parent_guid not in parents:
                 parents[event.parent_guid] = parent = guid_key(event.parent_guid)
-                wanted[parent] = integer(event.folder_id)
+                wanted[parent] = None
         missing = [key for key in wanted if key not in self._places]
         for start in range(0, len(missing), _BATCH):
             part = missing[start : start + _BATCH]
             marks = ", ".join("?" * len(part))
             self._places.update(self.db.execute(f"SELECT guid, inode FROM place WHERE guid IN ({marks})", part))
-        new = [(key, self._draw(key), wanted[key]) for key in missing if key not in self._places]
-        self.db.executemany("INSERT INTO place VALUES (?, ?, 0, ?)", new)
+        new = [(key, self._draw(key)) for key in missing if key not in self._places]
+        self.db.executemany("INSERT INTO place (guid, inode, known) VALUES (?, ?, 0)", new)
         return {guid: self._places[key] for guid, key in parents.items()}
 
     def _draw(self, key: bytes | None = None) -> int:

@@ -161,8 +161,6 @@ class PortalHistory(RuleBasedStateMachine):
         gone = [item for item in self.items if item.deleted and not (item.parent and item.parent.deleted)]
         item = self._choose(gone, do.which)
         if item and not (item.parent and item.name in item.parent.children):
-            for each in item.subtree():  # what was asked for in vain is asked for again only when it is told of
-                each.hidden = False
             self.namespace.undelete(item)
             self.untold.difference_update(each.guid for each in item.subtree())
 
@@ -213,7 +211,7 @@ class PortalHistory(RuleBasedStateMachine):
         assert item is not None
         match do.size:
             case 0:
-                untruth = replace(item, name="untrue")
+                untruth = replace(item, name="untrue", folder_id=3 - item.folder_id)
             case 1:
                 untruth = replace(item, parent=self._anything(do.other))
             case 2:

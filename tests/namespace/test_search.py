@@ -112,7 +112,9 @@ def test_finds(store: Store, query: Query, expected: list[str]) -> None:
 )
 def test_what_is_named_alike_is_not_below(store: Store, query: Query, expected: list[str]) -> None:
     with Tree(store) as tree:
-        tree.prepare([directory("8", "ab", "r"), file("9", "nine.txt", "8", 90), file("10", "ab.txt", "r", 90)]).commit()
+        tree.prepare(
+            [directory("8", "ab", "r"), file("9", "nine.txt", "8", 90), file("10", "ab.txt", "r", 90)]
+        ).commit()
     assert paths(store, query) == sorted(expected)
 
 

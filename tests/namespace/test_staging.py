@@ -212,6 +212,20 @@ def test_building_can_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyP
     store.close()
 
 
+@pytest.mark.parametrize("folder_ids", [(3, 8), (8, 3)])
+def test_an_unknown_parent_is_asked_about_in_the_first_of_its_cloud_folders(
+    tmp_path: Path, folder_ids: tuple[int, ...]
+) -> None:
+    lost = [
+        Event(guid=f"n{number}", name="n", is_dir=False, parent_guid="p", folder_id=number) for number in folder_ids
+    ]
+    store, tree = staged(tmp_path, lost)
+    finish(tree)
+    assert [(parent.folder_id, parent.guid) for parent in store.unknown_parents(9)] == [(3, "p")]
+    tree.close()
+    store.close()
+
+
 def test_what_is_the_same_keeps_its_inode(tmp_path: Path) -> None:
     store, tree = staged(tmp_path, [*START, f("z", "z", "a")])
     before = {path: store.resolve(path) for path in ("/Docs", "/Docs/a", "/Docs/a/x", "/Docs/y")}

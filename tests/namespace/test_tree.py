@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -202,10 +203,13 @@ def test_unknown_parents_are_asked_about_until_it_is_in_vain(mount: Mount) -> No
     assert mount.store.unknown_parents(9) == [(7, "p", "a")]
     mount.commit(mount.tree.prepare([], asked=["p"]))
     assert mount.store.unknown_parents(9) == []
-    mount.told(file("a", "a", "p", size=2))
+    mount.told(file("a", "a", "p"))
     assert mount.store.unknown_parents(9) == []
-    mount.told(file("b", "b", "p"))
-    assert len(mount.store.unknown_parents(9)) == 1
+    for news in (file("a", "a", "p", ctime_ns=2), file("b", "b", "p")):
+        mount.told(news)
+        assert len(mount.store.unknown_parents(9)) == 1
+        mount.commit(mount.tree.prepare([], asked=["p"]))
+    mount.told(file("b", "b", "p", ctime_ns=2))
     mount.commit(mount.tree.prepare([], asked=["p"]))
     mount.tree.begin_relist()
     assert len(mount.store.unknown_parents(9)) == 1
@@ -216,6 +220,19 @@ def test_a_parent_without_a_cloud_folder_cannot_be_asked_about(mount: Mount) -> 
     assert mount.store.unknown_parents(9) == []
     mount.told(file("b", "b", "p"))
     assert [parent.guid for parent in mount.store.unknown_parents(9)] == ["p"]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([3, 8, 5])))
+def test_an_unknown_parent_is_asked_about_in_each_cloud_folder_that_it_may_be_in(
+    mount: Mount, order: Sequence[int]
+) -> None:
+    for folder_id in order:
+        mount.told(Event(guid=f"a{folder_id}", name="a", is_dir=False, parent_guid="p", folder_id=folder_id))
+    asked = []
+    while unknown := mount.store.unknown_parents(9):
+        asked.append(unknown[0].folder_id)
+        mount.commit(mount.tree.prepare([], asked=["p"]))
+    assert asked == [3, 5, 8]
 
 
 def test_cloud_folders_of_one_name_are_told_apart(mount: Mount) -> None:

@@ -54,6 +54,12 @@ SWITCH_INTERVAL = 0.001
 """Seconds that a thread may keep the interpreter when another one wants it. With Python's 5 ms, a page of events that
 is being applied delays a read by up to 17 ms, with 1 ms by up to 6."""
 
+CURRENT_NAME = "current"
+"""An empty file, whose time is when the tree was last known to be current."""
+
+CURRENT_INTERVAL = 30.0
+"""Seconds between two notes of that time, and so how wrong it can be after a crash."""
+
 PROGRESS_INTERVAL = 0.2
 """Seconds between two looks at the import."""
 
@@ -103,11 +109,39 @@ async def open_volume(config: Config, credentials: Credentials) -> AsyncIterator
             stats=stats,
         )
         selection = await _selection(config, store, portal)
-        follower = Follower(portal.notifications, tree, listener=volume, folder_ids=selection, folders=portal.folders)
+        current = directory / CURRENT_NAME
+        follower = Follower(
+            portal.notifications,
+            tree,
+            listener=volume,
+            folder_ids=selection,
+            folders=portal.folders,
+            current_at=current.stat().st_mtime if store.imported and current.exists() else None,
+        )
+        nursery.start_soon(_note_when_current, follower, current)
         if store.crashed:
             nursery.start_soon(partial(trio.to_thread.run_sync, verify, store, abandon_on_cancel=True))
         yield Running(volume, follower, memory)
         nursery.cancel_scope.cancel()
+
+
+async def _note_when_current(follower: Follower, file: Path) -> None:
+    """Keeps when the tree was last current, so that the next mount can tell how old it is if the portal is away."""
+    while True:
+        try:
+            await trio.sleep(CURRENT_INTERVAL)
+        finally:
+            _note(file, follower.status.current_at)
+
+
+def _note(file: Path, current_at: float | None) -> None:
+    if current_at is None:
+        return
+    try:
+        file.touch(mode=0o600)
+        os.utime(file, (current_at, current_at))
+    except OSError as error:  # a full disk is told of by the follower, whose index it concerns as well
+        log.debug("%s was not touched: %s", file, error.strerror)
 
 
 async def _selection(config: Config, store: Store, portal: Portal) -> Sequence[int]:

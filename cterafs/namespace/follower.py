@@ -74,6 +74,7 @@ class Follower:
     Args:
         folder_ids: the cloud folders to follow; none is all of them. Another selection than the index's lists again.
         folders: tells the owners; None where nobody does.
+        current_at: when the tree was last known to be current, in an earlier life (seconds since 1970); None: unknown.
         longpoll_timeout: seconds that the portal may keep a question for changes.
 
     Attributes:
@@ -89,6 +90,7 @@ class Follower:
         listener: Listener,
         folder_ids: Sequence[int] = (),
         folders: Folders | None = None,
+        current_at: float | None = None,
         longpoll_timeout: float = LONGPOLL_TIMEOUT,
     ) -> None:
         self.imported: Final = trio.Event()
@@ -105,7 +107,7 @@ class Follower:
         self._since = time.time()
         self._last_event_at: float | None = None
         self._last_contact_at: float | None = None
-        self._current_at: float | None = None
+        self._current_at = current_at
         self._listed_at = -math.inf
         self._entries_seen = 0
         self._entries_skipped = 0

@@ -169,6 +169,7 @@ def test_the_known_tree_is_served_while_the_portal_is_away(mount: Mount) -> None
     while status["state"] != "offline":
         status = mount.status()
     assert status["reason"]
+    assert 0 < status["feed_lag_s"] < DEADLINE  # since the first mount was current
     mount.portal.start()
     mount.settle()
     check(mount)

@@ -114,7 +114,8 @@ class _Session:
         ready()
 
     async def _end_on_signal(self) -> None:
-        with trio.open_signal_receiver(*SIGNALS) as signals:
+        heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores one
+        with trio.open_signal_receiver(*heeded) as signals:
             async for number in signals:
                 log.info("ending on %s", signal.Signals(number).name)
                 await self._end()

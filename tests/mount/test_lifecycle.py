@@ -79,6 +79,18 @@ def test_the_foreground_ends_when_it_is_unmounted(mount: Mount) -> None:
         assert process.wait(DEADLINE) == 0
 
 
+def test_nohup(mount: Mount) -> None:
+    command = ["nohup", *CTERAFS, "mount", "-f", "--config", mount.config, mount.path]
+    with subprocess.Popen(command, env=mount.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while not mount.is_mounted:
+            assert process.poll() is None
+        check(mount)
+        process.send_signal(signal.SIGHUP)
+        check(mount)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_cleanly(mount: Mount, number: int) -> None:
     mount.start()

@@ -51,14 +51,29 @@ def run(args: argparse.Namespace) -> int:
 
     environment = dict(os.environ)  # of a command that prints a secret; `load` strips our own from it
     config = settings.load(args)
-    if not args.verbose:
-        logging.getLogger("cterafs.portal.session").setLevel(logging.WARNING)  # a login is no event
     configuration.require(config, "portal.url")
     credentials = configuration.portal_credentials(config.portal, environment)
-    with _index(config, args.cursor) as (cursor, index):
+    with _index(config, args.cursor) as (cursor, index), _quiet(verbose=args.verbose):
         work = partial(_events, config, credentials, cursor, index, follow=args.follow, as_json=args.json)
         anyio.run(work, backend="trio")
     return 0
+
+
+@contextlib.contextmanager
+def _quiet(*, verbose: bool) -> Iterator[None]:
+    """A login is no event, and how following ends is told where the program ends."""
+
+    def is_told(record: logging.LogRecord) -> bool:
+        return verbose or logging.WARNING <= record.levelno < logging.ERROR
+
+    loggers = [logging.getLogger(f"cterafs.portal.{name}") for name in ("session", "service")]
+    for logger in loggers:
+        logger.addFilter(is_told)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_told)
 
 
 async def _events(
@@ -84,8 +99,6 @@ async def _events(
             if as_json or not (has_more or follow):
                 await printer.cursor(cursor)
         if follow:
-            # How it ends is told where the program ends.
-            logging.getLogger("cterafs.portal.service").addFilter(lambda record: record.levelno < logging.ERROR)
             service = portal.notifications.service
             await service.run(printer, printer.cursor if as_json else _ignore, cursor=cursor, folders=folder_ids)
 

@@ -114,7 +114,8 @@ def reading(mount: Mount, *, mapped: bool) -> Iterator[None]:
 
 def test_every_reader_sees_one_version_at_a_time(mount: Mount, item: Item, purge: bool) -> None:
     mount.start()
-    with reading(mount, mapped=not purge):
+    # Where the file id stays, the list of an old version that was not read yet cannot be had any more either.
+    with reading(mount, mapped=not (purge or mount.portal.namespace.keep_file_ids)):
         for number in range(1, VERSIONS):
             old = item.file.content
             mount.portal.namespace.write(item, content(number))

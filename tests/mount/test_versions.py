@@ -102,10 +102,12 @@ def reading(mount: Mount, *, mapped: bool) -> Iterator[None]:
             assert reader.stdout.readline() == "ready\n"
         yield
         stop.touch()
+        seen = []
         for reader in running:
             output, complaint = reader.communicate(timeout=DEADLINE)
             assert reader.returncode == 0, complaint
-            assert int(output) > 1
+            seen.append(int(output))
+        assert max(seen) > 1  # one that is often too late for its version may have seen only the last
     finally:
         for reader in running:
             reader.kill()

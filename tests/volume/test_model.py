@@ -20,7 +20,7 @@ from portal_history import ACTIONS, PICK, SEED, Action, PortalHistory, Seen
 
 from cterafs.demo.namespace import Namespace
 from cterafs.errors import StaleInode
-from cterafs.model import ROOT_INODE, Inode, Node
+from cterafs.model import ROOT_INODE, Dirent, Inode, Node
 
 HISTORIES = int(os.environ.get("CTERAFS_HISTORIES", "200"))
 
@@ -141,13 +141,13 @@ class VolumeHistory(PortalHistory):
         volume, found = self.life.volume, dict[str, Node]()
         after: str | None = None
         absent = {"a", "b", "c.txt", "hidden", "inside"}
-        while page := await volume.children(directory, after, 3):
-            for node in page:
-                after = node.name
+        while page := await volume.entries(directory, after, 3):
+            for entry in page:
+                after = entry.name
                 absent.discard(after)
-                assert (
-                    await volume.lookup(directory, after) == await self.life.frontend.lookup(directory, after) == node
-                )
+                node = await volume.lookup(directory, after)
+                assert node == await self.life.frontend.lookup(directory, after)
+                assert entry == Dirent(node.inode, after, node.is_dir, node.size, node.mtime_ns, node.ctime_ns)
                 if node.is_dir:
                     below = await self._walk(node.inode, f"{path}/{after}")
                     if not below and self.may_be_seen(node.guid):

@@ -282,7 +282,7 @@ async def test_what_is_known_of_a_version_outlives_its_list_of_blocks(
 async def test_files_and_directories_are_not_taken_for_each_other(rig: Rig) -> None:
     node = await rig.find("a")
     with pytest.raises(NotADirectory):
-        await rig.volume.children(node.inode, None, 10)
+        await rig.volume.parent(node.inode)
     with pytest.raises(IsADirectory):
         await rig.volume.open(ROOT_INODE)
     with pytest.raises(NotFound):

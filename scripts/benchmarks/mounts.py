@@ -1,4 +1,4 @@
-"""Real mounts to measure: of an embedded portal by the real command, and of the baseline."""
+"""Real mounts to measure: of an embedded portal by the real command, and of other filesystems."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from cterafs.demo.server import EmbeddedPortal
 
 CTERAFS = (sys.executable, "-m", "cterafs.cli.main")
 READY = 600.0
-"""Seconds for the baseline to fill its memory."""
+"""Seconds for another filesystem to mount; the baseline fills its memory first."""
 
 
 class Mount:
@@ -86,15 +86,22 @@ def mounted(portal: EmbeddedPortal, home: Path, *options: str) -> Iterator[Mount
 @contextmanager
 def baseline(shape: str, path: Path) -> Iterator[Path]:
     """The baseline over the same entries, at its mountpoint."""
-    path.mkdir()
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.baseline", shape, str(path)])
+    with foreign([sys.executable, "-m", "benchmarks.baseline", shape, str(path)], path):
+        yield path
+
+
+@contextmanager
+def foreign(command: Sequence[str], path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A filesystem that `command` serves in the foreground at `path`, unmounted at the end."""
+    path.mkdir(exist_ok=True)
+    process = subprocess.Popen(command)
     try:
         deadline = time.monotonic() + READY
         while not os.path.ismount(path):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("the baseline does not mount")
-            time.sleep(0.05)
-        yield path
+                raise RuntimeError(f"this does not mount: {' '.join(command)}")
+            time.sleep(0.02)
+        yield process
     finally:
         subprocess.run(["fusermount3", "-u", "-z", str(path)], check=False)
         process.wait(timeout=60)

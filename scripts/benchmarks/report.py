@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import os
@@ -12,37 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from benchmarks.figure import Figure
 from benchmarks.machine import fixed_work
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One result: the median of its samples, unless another value is the point.
-
-    Attributes:
-        target: what it has to reach; with `at_most`, not to exceed. None where nothing is promised.
-        passed: None where nothing is promised.
-    """
-
-    name: str
-    unit: str
-    samples: Sequence[float]
-    value: float
-    target: float | None = None
-    at_most: bool = False
-
-    @property
-    def passed(self) -> bool | None:
-        if self.target is None:
-            return None
-        return self.value <= self.target if self.at_most else self.value >= self.target
-
-    @property
-    def ratio(self) -> float | None:
-        """How well the target is met: 1 is just so, 2 is twice as well."""
-        if self.target is None or not self.value:
-            return None
-        return self.target / self.value if self.at_most else self.value / self.target
+from benchmarks.plot import draw
 
 
 @dataclass
@@ -100,20 +71,8 @@ class Report:
             "curves": self.curves,
         }
         file.write_text(json.dumps(content, indent=1) + "\n")
-        return [file, *self._plot(directory / f"{name}.png")]
-
-    def _plot(self, file: Path) -> list[Path]:
-        try:
-            canvas = importlib.import_module("matplotlib.figure").Figure(figsize=(8, 5))
-        except ModuleNotFoundError:
-            return []
-        axes = canvas.subplots()
-        for label, points in self.curves.items():
-            axes.semilogx(*zip(*points, strict=True), marker="o", label=label)
-        axes.set(ylim=(0, None), title=self.title)
-        axes.legend()
-        canvas.savefig(file)
-        return [file]
+        picture = directory / f"{name}.png"
+        return [file, picture] if draw(picture, self.title, self.figures, self.curves) else [file]
 
     def _noise(self) -> tuple[float, float, float]:
         return (min(self.noise), statistics.median(self.noise), max(self.noise)) if self.noise else (0.0, 0.0, 0.0)

@@ -1,0 +1,38 @@
+"""The cases by name, and what they need around them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from benchmarks.machine import MIB
+from benchmarks.reads import sequential
+from benchmarks.reads.setting import Setting
+from benchmarks.reads.store import ObjectStore
+from benchmarks.report import Report
+from cterafs.demo.server import EmbeddedPortal
+
+CASES: dict[str, Callable[[Setting], None]] = {
+    "sequential": sequential.run,
+    "sequential-tls": sequential.run_tls,
+}
+
+SPACE = 8
+"""Times the size of a large file that the store takes on the disk, and something to spare."""
+
+
+def run(cases: Collection[str], rounds: int, size: int, scratch: Path, report: Report) -> None:
+    """Measures, with files of `size` bytes where nothing else is said.
+
+    Raises:
+        OSError: the disk is too full.
+    """
+    free = shutil.disk_usage(scratch).free
+    if free < SPACE * size:
+        raise OSError(f"{scratch} has {free // MIB:,} MiB free, and {SPACE * size // MIB:,} MiB are needed")
+    with EmbeddedPortal() as portal, ObjectStore(scratch / "store") as store:
+        setting = Setting(portal, store, scratch, rounds, size, report)
+        for case in cases:
+            print(f"\n{case}", flush=True)
+            CASES[case](setting)

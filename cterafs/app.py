@@ -82,8 +82,13 @@ class Running:
 
 
 @asynccontextmanager
-async def open_volume(config: Config, credentials: Credentials) -> AsyncIterator[Running]:
+async def open_volume(
+    config: Config, credentials: Credentials, *, shown_meanwhile: bool = True
+) -> AsyncIterator[Running]:
     """A volume with everything below it, for as long as the context lasts. Nothing is followed yet.
+
+    Args:
+        shown_meanwhile: somebody reads while the namespace is imported for the first time.
 
     Raises:
         ConfigError: the state directory is open to other users.
@@ -95,7 +100,8 @@ async def open_volume(config: Config, credentials: Credentials) -> AsyncIterator
         # The indexes of ten million files are sorted in files of a gigabyte, which may be more than /tmp holds.
         os.environ.setdefault("SQLITE_TMPDIR", str(directory))
         store = stack.enter_context(open_or_rebuild(directory))
-        tree = stack.enter_context(Tree(store, layout=cast(Layout, config.mount.layout)))
+        layout = cast(Layout, config.mount.layout)
+        tree = stack.enter_context(Tree(store, layout=layout, shown_meanwhile=shown_meanwhile))
         portal = await stack.enter_async_context(portal_client(config, credentials.portal))
         direct = await stack.enter_async_context(direct_client(config, credentials.direct))
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -215,7 +221,7 @@ async def mount(
     """
     sys.setswitchinterval(SWITCH_INTERVAL)
     await trio.to_thread.run_sync(mountpoints.prepare, path)
-    async with open_volume(config, credentials) as running, trio.open_nursery() as nursery:
+    async with open_volume(config, credentials, shown_meanwhile=not wait) as running, trio.open_nursery() as nursery:
         nursery.start_soon(running.follower.run)
         if wait:
             await _imported(running.follower, progress)

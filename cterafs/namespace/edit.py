@@ -25,12 +25,14 @@ from cterafs.namespace.guid import guid_key, guid_text, owner_key
 from cterafs.namespace.names import safe
 from cterafs.namespace.rows import (
     COLUMNS,
+    MARKS,
     Acls,
     Row,
-    describe,
+    described,
     integer,
     kind_of,
     node,
+    parameters,
     read,
     size_of,
     stored,
@@ -41,9 +43,9 @@ from cterafs.namespace.schema import CLOUD_FOLDER, DETACHED, DIRECTORY, FILE, RO
 _NOWHERE: Final = 0  # the parent of a file that names none: no inode has this number
 _BATCH: Final = 200  # parameters in one query: fewer make more queries, more are not faster
 
-_WIDTH: Final = len(Row.__struct_fields__)
-_INSERT: Final = f"INSERT INTO entry VALUES ({', '.join('?' * _WIDTH)})"
-_UPDATE: Final = f"UPDATE entry SET {', '.join(f'{field} = ?' for field in Row.__struct_fields__[2:])} WHERE inode = ?"
+_INSERT: Final = f"INSERT INTO entry VALUES ({', '.join(MARKS)})"
+_SET: Final = [f"{field} = {mark}" for field, mark in zip(Row.__struct_fields__, MARKS, strict=True)]
+_UPDATE: Final = f"UPDATE entry SET {', '.join(_SET[2:])} WHERE inode = ?"
 _NEXT_FOLDER: Final = "SELECT min(folder_id) FROM entry WHERE parent = ? AND folder_id > ?"
 _PRUNE: Final = (
     f"DELETE FROM entry WHERE inode = ?1 AND kind <= {DETACHED}"
@@ -115,7 +117,9 @@ class Edit:
         wanted = [key for key in keys if key not in self.items]
         for part in _parts(wanted):
             marks = ", ".join("?" * len(part))
-            self.add_rows(self.db.execute(f"SELECT {COLUMNS} FROM entry WHERE guid IN ({marks})", part))
+            self.add_rows(
+                self.db.execute(f"SELECT {COLUMNS} FROM entry WHERE guid IN ({marks})", [*map(bytearray, part)])
+            )
 
     def add_rows(self, found: Iterable[tuple[object, ...]]) -> list[Item]:
         """Takes rows of the database into the edit, as they are; those that it has are left as it has them."""
@@ -178,7 +182,7 @@ class Edit:
         else:
             new.wire = stored(event.name) if wanted != event.name else None
             self.place(new, wanted)
-        describe(new, event)
+        new.folder_id, new.file_id, new.size, new.gvsn, new.mtime_ns, new.ctime_ns = described(event)
         new.acl = self.acls.intern(self.db, event.acl)
         if event.parent_guid:
             self._mention(self.parent_key(event.parent_guid), new.folder_id, news=new != item.old)
@@ -257,10 +261,10 @@ class Edit:
         for item in self.items.values():
             old, new = item.old, item.new
             if old is None:
-                inserts.append(msgspec.structs.astuple(new))
+                inserts.append(parameters(new))
             elif old != new:
                 self.totals.add(old, -1)
-                updates.append((*msgspec.structs.astuple(new)[2:], new.inode))
+                updates.append((*parameters(new)[2:], new.inode))
                 if old.parent is not None and old.parent != new.parent:
                     pruned.add(old.parent)
             elif item.before is None:

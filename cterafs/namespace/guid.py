@@ -15,22 +15,31 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from functools import lru_cache
 
-_UUID_FORM = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}:(0|[1-9][0-9]{0,19})\Z")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_UUIDS_KEPT = 1024  # millions of objects have few different ones
 _COUNTER_LIMIT = 1 << 64
+_COUNTER_DIGITS = 20
 _TEXT_LENGTH = 26
 _OWNER = b"\xfe"
 
 
 def guid_key(guid: str) -> bytes:
     """The key of a guid; lone surrogates are allowed."""
-    match = _UUID_FORM.match(guid)
-    if match:
-        counter = int(match[1])
-        if counter < _COUNTER_LIMIT:
-            size = (counter.bit_length() + 7) // 8
-            return bytes.fromhex(guid[:36].replace("-", "")) + bytes((size,)) + counter.to_bytes(size, "big")
+    if guid[36:37] == ":" and (uuid := _uuid(guid[:36])) is not None:
+        digits = guid[37:]
+        if digits.isdecimal() and digits.isascii() and len(digits) <= _COUNTER_DIGITS:
+            counter = int(digits)
+            if counter < _COUNTER_LIMIT and (digits[0] != "0" or digits == "0"):
+                size = (counter.bit_length() + 7) // 8
+                return uuid + (size << 8 * size | counter).to_bytes(1 + size, "big")
     return guid.encode("utf-8", "surrogatepass").ljust(_TEXT_LENGTH, b"\xff")
+
+
+@lru_cache(_UUIDS_KEPT)
+def _uuid(text: str) -> bytes | None:
+    return bytes.fromhex(text.replace("-", "")) if _UUID.match(text) else None
 
 
 def guid_text(key: bytes) -> str:

@@ -29,7 +29,9 @@ _EXTENSION_MAX = 16  # bytes; a longer ending is hardly one
 
 def safe(wire_name: str) -> str:
     """The name under which the kernel can hold `wire_name`. Different names give different results."""
-    if _UNSAFE.search(wire_name) is None:
+    # Most names are printable ASCII, which is known sooner than a search ends.
+    plain = wire_name.isascii() and wire_name.isprintable() and "/" not in wire_name
+    if plain or _UNSAFE.search(wire_name) is None:
         name = wire_name
         if name in {"", ".", ".."}:
             return {"": f"{ESCAPE}-", ".": f"{ESCAPE}2E", "..": f"{ESCAPE}2E."}[name]

@@ -52,6 +52,8 @@ class Row(msgspec.Struct, gc=False):
 
 
 COLUMNS: Final = ", ".join(f"entry.{field}" for field in Row.__struct_fields__)
+MARKS: Final = tuple("nullif(?, 0)" if field in {"want", "wire", "acl"} else "?" for field in Row.__struct_fields__)
+"""For each column, the SQL that takes its value from `parameters`."""
 
 
 _ABSENT: Final = type(None)
@@ -82,6 +84,30 @@ def read(values: Sequence[Any]) -> Row:
     ):
         raise sqlite3.DatabaseError("a row is damaged")
     return row
+
+
+def parameters(row: Row) -> tuple[object, ...]:
+    """A row's values as `MARKS` take them.
+
+    The sqlite3 module takes 0.2 us for each None or bytes, ten times as long as for a number or a bytearray, so what is
+    nearly always None goes as 0, which it can never be.
+    """
+    return (
+        row.inode,
+        row.guid if row.guid is None else bytearray(row.guid),
+        row.kind,
+        row.parent,
+        row.name,
+        0 if row.want is None else row.want,
+        0 if row.wire is None else row.wire,
+        row.folder_id,
+        row.file_id,
+        row.size,
+        row.gvsn,
+        row.acl or 0,
+        row.mtime_ns,
+        row.ctime_ns,
+    )
 
 
 def stored(text: str) -> Text:
@@ -131,14 +157,18 @@ def size_of(event: Event) -> int:
     return 0 if event.is_dir else max(0, integer(event.size) or 0)
 
 
-def describe(row: Row, event: Event) -> None:
-    """Takes over what an event says of an object, but for its place, its name and its access list."""
-    row.folder_id = integer(event.folder_id)
-    row.file_id = integer(event.file_id)
-    row.size = size_of(event)
-    row.gvsn = stored_or_none(event.gvsn)
-    row.mtime_ns = integer(event.mtime_ns) or 0
-    row.ctime_ns = integer(event.ctime_ns) or 0
+def described(event: Event) -> tuple[int | None, int | None, int, Text | None, int, int]:
+    """What an event says of an object, but for its place, its name and its access list: folder_id, file_id, size, gvsn,
+    mtime_ns and ctime_ns, as columns."""
+    gvsn = event.gvsn
+    return (
+        integer(event.folder_id),
+        integer(event.file_id),
+        size_of(event),
+        None if gvsn is None else stored(gvsn),
+        integer(event.mtime_ns) or 0,
+        integer(event.ctime_ns) or 0,
+    )
 
 
 class Acls:

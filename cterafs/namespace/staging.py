@@ -19,14 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from cterafs.errors import StateError
 from cterafs.model import Cursor, Event
 from cterafs.namespace.disk import disk_errors
 from cterafs.namespace.guid import guid_key, guid_text
 from cterafs.namespace.names import safe
-from cterafs.namespace.rows import Acls, Row, describe, kind_of, read, stored, told, told_or_none
+from cterafs.namespace.rows import MARKS, Acls, Row, described, kind_of, read, stored, told, told_or_none
 from cterafs.namespace.schema import CLOUD_FOLDER, DIRECTORY, FILE
 
 STAGING: Final = "import.db"
@@ -41,10 +39,10 @@ _CACHE_KIB: Final = 32 << 10
 _WAL_LIMIT: Final = 64 << 20  # bytes
 
 _COLUMNS: Final = "inode, guid, kind, parent, name, want, wire, folder_id, file_id, size, gvsn, acl, mtime_ns, ctime_ns"
-_INSERT: Final = f"INSERT INTO event ({_COLUMNS}) VALUES ({', '.join('?' * 14)})"
+_INSERT: Final = f"INSERT INTO event VALUES (?, {', '.join(MARKS)})"
 _EVENT: Final = """(
-    seq        INTEGER PRIMARY KEY AUTOINCREMENT,  -- the order of arrival
-    inode      INTEGER NOT NULL,     -- the others are the columns of `entry` in the index
+    seq        INTEGER PRIMARY KEY,  -- the order of arrival: of a file, its inode
+    inode      INTEGER NOT NULL,     -- this and the others are the columns of `entry` in the index
     guid       BLOB NOT NULL,
     kind       INTEGER NOT NULL,     -- FILE, DIRECTORY, CLOUD_FOLDER or GONE
     parent     INTEGER,
@@ -238,32 +236,43 @@ class Staging:
             part = missing[start : start + _BATCH]
             marks = ", ".join("?" * len(part))
             self._places.update(self.db.execute(f"SELECT guid, inode FROM place WHERE guid IN ({marks})", part))
-        new = [(key, self._draw(key)) for key in missing if key not in self._places]
-        self.db.executemany("INSERT INTO place (guid, inode, known) VALUES (?, ?, 0)", new)
+        new = {key: self._draw() for key in missing if key not in self._places}
+        self._places.update(new)
+        self.db.executemany("INSERT INTO place (guid, inode, known) VALUES (?, ?, 0)", new.items())
         return {guid: self._places[key] for guid, key in parents.items()}
 
-    def _draw(self, key: bytes | None = None) -> int:
-        inode = self._next_inode
+    def _draw(self) -> int:
         self._next_inode += 1
-        if key is not None:
-            self._places[key] = inode
-        return inode
+        return self._next_inode - 1
 
     def _rows(
         self, keys: Sequence[bytes], events: Iterable[Event], parents: Mapping[str, int]
     ) -> Iterator[tuple[object, ...]]:
+        """What the statement takes, made without anything in between: there are millions. See `rows.parameters`."""
         for key, event in zip(keys, events, strict=True):
+            seq = self._draw()
             if event.deleted:
-                yield (0, key, GONE, *(None,) * 6, 0, None, None, 0, 0)
+                yield (seq, 0, bytearray(key), GONE, None, None, 0, 0, None, None, 0, None, 0, 0, 0)
                 continue
-            kind = kind_of(event)
-            parent = parents[event.parent_guid] if event.parent_guid else None if kind == CLOUD_FOLDER else _NOWHERE
-            row = Row(self._places[key] if kind == DIRECTORY else self._draw(), key, kind, parent)
-            row.name = safe(event.name)
-            row.wire = stored(event.name) if row.name != event.name else None
-            describe(row, event)
-            row.acl = self._acls.intern(self.db, event.acl)
-            yield msgspec.structs.astuple(row)
+            kind, name = kind_of(event), safe(event.name)
+            folder_id, file_id, size, gvsn, mtime_ns, ctime_ns = described(event)
+            yield (
+                seq,
+                self._places[key] if kind == DIRECTORY else seq,
+                bytearray(key),
+                kind,
+                parents[event.parent_guid] if event.parent_guid else None if kind == CLOUD_FOLDER else _NOWHERE,
+                name,
+                0,
+                stored(event.name) if name != event.name else 0,
+                folder_id,
+                file_id,
+                size,
+                gvsn,
+                self._acls.intern(self.db, event.acl) or 0,
+                mtime_ns,
+                ctime_ns,
+            )
 
 
 def staged_cursor(path: Path) -> Cursor | None:

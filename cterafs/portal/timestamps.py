@@ -23,8 +23,8 @@ def nanoseconds(value: object) -> int | None:
     the epoch as a number or as text. Fractions are kept to the microsecond.
     """
     if isinstance(value, str):
-        return _from_text(value.strip())
-    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _from_text(value)
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return _from_number(value)
 
@@ -32,14 +32,17 @@ def nanoseconds(value: object) -> int | None:
 def _from_text(text: str) -> int | None:
     if len(text) > _MAX_TEXT:
         return None
-    if number := _NUMBER.fullmatch(text):
-        return _from_number(float(text) if number[1] else int(text))
+    if text[4:5] != "-" and (number := _NUMBER.fullmatch(text.strip())):  # 2024- is no number: the usual case first
+        return _from_number(float(number[0]) if number[1] else int(number[0]))
     try:
-        moment = datetime.fromisoformat(text.upper())
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        return None
+        try:
+            moment = datetime.fromisoformat(text.strip().upper())
+        except ValueError:
+            return None
     since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
-    return _in_range((since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000)
+    return _in_range((since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000)
 
 
 def _from_number(value: int | float) -> int | None:

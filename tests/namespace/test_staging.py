@@ -80,9 +80,16 @@ def children(store: Store, inode: int) -> dict[int, str]:
     LAYOUTS,
     st.integers(0, 8),
     st.lists(st.sampled_from(["crash", "rollback", ""]), max_size=10),
+    st.booleans(),
 )
 def test_any_listing_ends_as_the_model_does(
-    history: list[Event], news: list[Event], cuts: list[int], layout: Layout, owners_known_at: int, fates: list[str]
+    history: list[Event],
+    news: list[Event],
+    cuts: list[int],
+    layout: Layout,
+    owners_known_at: int,
+    fates: list[str],
+    shown_meanwhile: bool,
 ) -> None:
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         told = list(pages(history, cuts))
@@ -90,7 +97,7 @@ def test_any_listing_ends_as_the_model_does(
         directory = Path(place) / "0"
         directory.mkdir()
         store = stack.enter_context(Store.open(directory))
-        tree = stack.enter_context(Tree(store, layout=layout))
+        tree = stack.enter_context(Tree(store, layout=layout, shown_meanwhile=shown_meanwhile))
         while (position := int(store.cursor or 0)) < len(told) or tree.unfinished:
             if position == owners_known_at and not owners and not tree.unfinished:
                 tree.set_folders(FOLDERS).commit()
@@ -109,7 +116,7 @@ def test_any_listing_ends_as_the_model_does(
                     batch.rollback()
                     directory = copy
                     store = stack.enter_context(Store.open(directory))
-                    tree = stack.enter_context(Tree(store, layout=layout))
+                    tree = stack.enter_context(Tree(store, layout=layout, shown_meanwhile=shown_meanwhile))
                 case _:
                     batch.commit()
         assert store.imported
@@ -174,6 +181,16 @@ def test_readers_see_the_state_before_until_all_is_built(tmp_path: Path) -> None
     assert [found.path for found in search(store, Query(size=("+", 4), name="z*"))] == ["/Docs/a/z"]
     tree.close()
     store.close()
+
+
+@pytest.mark.parametrize("shown_meanwhile", [True, False])
+def test_the_first_pages_are_shown_where_somebody_reads_meanwhile(tmp_path: Path, shown_meanwhile: bool) -> None:
+    with Store.open(tmp_path) as store, Tree(store, shown_meanwhile=shown_meanwhile) as tree:
+        tree.prepare(START[:2], Cursor("start"), listing=True).commit()
+        assert (store.cursor, bool(shown(store))) == ("start", shown_meanwhile)
+        tree.prepare(START[2:], Cursor("end"), listing=True, complete=True).commit()
+        finish(tree)
+        assert store.resolve("/Docs/a/x") is not None
 
 
 class Interrupted(Exception):

@@ -69,6 +69,18 @@ def test_a_new_index_has_a_root_and_nothing_else(store: Store) -> None:
     assert 0 <= store.generation < 2**31
 
 
+@pytest.mark.parametrize("shown_meanwhile", [True, False])
+def test_an_empty_name_is_a_name(tmp_path: Path, shown_meanwhile: bool) -> None:
+    with Store.open(tmp_path) as store, Tree(store, shown_meanwhile=shown_meanwhile) as tree:
+        tree.prepare([folder("r", "Docs"), file("a", "", "r")], listing=True).commit()
+        tree.prepare([], listing=True, complete=True).commit()
+        while tree.unfinished:
+            tree.proceed().commit()
+        node = store.by_guid("a")
+    assert node is not None
+    assert node.wire_name == ""
+
+
 def test_every_attribute_comes_back(store: Store, tree: Tree) -> None:
     event = file(
         "a", "a/b", "r", file_id=2**62, size=2**63 - 1, gvsn="007", acl="O:BA\udc80", mtime_ns=-5, ctime_ns=2**60

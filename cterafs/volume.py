@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 import trio
 from cachetools import LRUCache
 
+from cterafs.content.budget import Budget
 from cterafs.content.cache import BlockCache
 from cterafs.content.readahead import ReadAhead
 from cterafs.content.reader import Reader
@@ -118,6 +119,7 @@ class Volume:
         self._remote = remote
         self._nursery = nursery
         self._options = options
+        self._budget = Budget(cache.memory.limit, options.readahead)
         self._limiter = trio.CapacityLimiter(STORE_THREADS)
         self._nodes: LRUCache[Inode, Node] = LRUCache(NODES_IN_MEMORY)
         self._ghosts: dict[Inode, Node] = {}
@@ -262,7 +264,7 @@ class Volume:
             raise IsADirectory(f"{node.name!r} is a directory")
         content, keep = self._content(node)
         content.handles += 1
-        readahead = ReadAhead(content.source, self._cache, self._nursery, self._options.readahead, self.stats)
+        readahead = ReadAhead(content.source, self._cache, self._nursery, self._budget, self.stats)
         deadline = self._options.timeout * READ_DEADLINE_FACTOR
         handle = next(self._handle_numbers)
         self._readers[handle] = (inode, Reader(content.source, readahead, deadline, self.stats))

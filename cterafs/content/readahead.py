@@ -1,23 +1,35 @@
-"""Sequential read-ahead: fills the cache with what a handle will ask for next."""
+"""Read-ahead: fills the cache with what a handle will ask for next."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import trio
 
+from cterafs.content.budget import Budget
 from cterafs.content.cache import BlockCache
 from cterafs.content.source import BlockSource
 from cterafs.content.window import AccessPattern
-from cterafs.direct.streamer import Streamer
 from cterafs.errors import DirectIOError
-from cterafs.model import Extent
+from cterafs.model import Chunk, Extent
 from cterafs.stats import Stats
 
 log = logging.getLogger(__name__)
 
-SHARE = 8
-"""One reader's window is at most this part of the memory: 8 readers at full speed fit, with what they still read."""
+PARALLEL = 32
+"""Blocks that one prefetch asks for at a time: twice the downloads that run by default. With all at once, a window of
+small blocks would be a queue of hundreds in front of a block that somebody waits for."""
+
+REMEMBERED = 4096
+"""Blocks of which is known that they were fetched ahead and not read yet: 16 times the largest window by default."""
+
+
+@dataclass(eq=False, slots=True)
+class _Prefetch:
+    wanted: Extent
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
 class ReadAhead:
@@ -25,46 +37,84 @@ class ReadAhead:
 
     Args:
         nursery: runs the prefetches; `close` cancels them.
-        maximum: bytes ahead of a reader, at most; 0 turns read-ahead off.
+        budget: tells how far this handle may be ahead.
     """
 
     def __init__(
-        self, source: BlockSource, cache: BlockCache, nursery: trio.Nursery, maximum: int, stats: Stats
+        self, source: BlockSource, cache: BlockCache, nursery: trio.Nursery, budget: Budget, stats: Stats
     ) -> None:
         self._source = source
         self._cache = cache
         self._nursery = nursery
+        self._budget = budget
         self._stats = stats
-        self._pattern = AccessPattern(min(maximum, cache.memory.limit // SHARE))
-        self._prefetches: set[trio.CancelScope] = set()
+        self._pattern = AccessPattern(0)
+        self._prefetches: set[_Prefetch] = set()
+        self._unread: set[int] = set()  # the offsets of blocks that were fetched ahead
 
-    def observe(self, read: Extent) -> None:
-        """Takes note of a read, and starts to fetch what should follow."""
+    def observe(self, read: Extent, chunks: Sequence[Chunk]) -> bool:
+        """Takes note of a read, which `chunks` hold; starts to fetch what should follow, ends fetching what will not.
+
+        Returns:
+            Whether the read is a random one, so that no more than its bytes are of use (see `window.Advice`).
+        """
+        pattern, size = self._pattern, self._source.size
+        if self._came_too_early(chunks):
+            pattern.lost(read, size)
+        pattern.maximum = self._budget.share(self)
         if self._cache.memory.contended:
-            self._pattern.shrink()
-            return
-        wanted = self._pattern.observe(read, self._source.size)
-        if len(wanted):
-            scope = trio.CancelScope()
-            self._prefetches.add(scope)
-            self._nursery.start_soon(self._prefetch, wanted, scope)
+            pattern.shrink()
+            pattern.maximum = 0
+        advice = pattern.observe(read, size)
+        for prefetch in self._prefetches:
+            if not pattern.wants(prefetch.wanted, size):
+                prefetch.scope.cancel()
+        for wanted in advice.extents:
+            prefetch = _Prefetch(wanted)
+            self._prefetches.add(prefetch)
+            self._nursery.start_soon(self._run, prefetch)
+        return advice.random
 
     def close(self) -> None:
         """Cancels what is under way."""
-        for scope in self._prefetches:
-            scope.cancel()
+        self._budget.leave(self)
+        for prefetch in self._prefetches:
+            prefetch.scope.cancel()
 
-    async def _prefetch(self, wanted: Extent, scope: trio.CancelScope) -> None:
+    def _came_too_early(self, chunks: Sequence[Chunk]) -> bool:
+        """Whether one of these blocks was fetched ahead, and evicted before this, its first read."""
+        lost = False
+        for chunk in chunks:
+            if chunk.extent.start in self._unread:
+                self._unread.discard(chunk.extent.start)
+                lost |= not self._source.cached(chunk)
+        return lost
+
+    async def _run(self, prefetch: _Prefetch) -> None:
         try:
-            with scope:
-                chunks = [chunk for chunk in await self._source.chunks(wanted) if not self._source.cached(chunk)]
+            with prefetch.scope:
+                found = await self._source.chunks(prefetch.wanted)
+                chunks = [chunk for chunk in found if not self._source.cached(chunk)]
                 self._stats.prefetched += len(chunks)
-                async with Streamer(self._source.file_id, chunks, self._source.block, ahead=len(wanted)) as blocks:
-                    async for _ in blocks:
-                        pass
+                waiting = iter(chunks)
+                async with trio.open_nursery() as nursery:
+                    for _ in range(min(len(chunks), PARALLEL)):
+                        nursery.start_soon(self._fetch, waiting, prefetch)
         except DirectIOError as error:
-            log.debug("read-ahead of %s gave up: %s", wanted, error)
+            log.debug("read-ahead of %s gave up: %s", prefetch.wanted, error)
         except Exception:  # the reader meets it, and its own request ends with it; the mount must not
-            log.exception("read-ahead of %s failed unexpectedly", wanted)
+            log.exception("read-ahead of %s failed unexpectedly", prefetch.wanted)
         finally:
-            self._prefetches.discard(scope)
+            self._prefetches.discard(prefetch)
+
+    async def _fetch(self, waiting: Iterator[Chunk], prefetch: _Prefetch) -> None:
+        for chunk in waiting:
+            try:
+                await self._source.block(chunk)
+            except DirectIOError as error:
+                log.debug("read-ahead of %s gave up: %s", prefetch.wanted, error)
+                prefetch.scope.cancel()
+                return
+            if len(self._unread) >= REMEMBERED:
+                self._unread.clear()
+            self._unread.add(chunk.extent.start)

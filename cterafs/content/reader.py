@@ -66,7 +66,7 @@ class Reader:
 
     async def _read(self, wanted: Extent) -> bytes | memoryview:
         chunks = await self.source.chunks(wanted)
-        self._readahead.observe(wanted)
+        self._readahead.observe(wanted, chunks)
         if len(chunks) == 1:
             return _cut(await self.source.block(chunks[0]), chunks[0], wanted)
         return b"".join(await self._blocks(chunks, wanted))

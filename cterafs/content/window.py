@@ -1,21 +1,21 @@
 """From the reads of one handle: what is worth fetching before it is asked for. Pure; no I/O, no clock.
 
-A reader that goes forwards gets a window of bytes ahead of it, which doubles each time that it keeps up. The kernel
-sends the reads of one sequential reader out of order and in parallel, and players jump between a few places, so a
-handle may follow several streams, and a read counts as going on where its stream is expected, give or take `SLACK`.
+A handle may follow several streams, since players and databases read a few places in turn. Each has a window of bytes
+ahead of it, which starts small and doubles while the stream is read. The kernel sends the reads of one sequential
+reader out of order and in parallel, so a read goes on where its stream is expected, give or take a few reads. A
+stream that goes backwards is one that goes forwards in the mirrored file. One that takes a piece at regular distances
+gets just the pieces to come.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cterafs.model import Extent
 
-SLACK = 1 << 20
-"""Bytes. The kernel has at most one read-ahead of 1 MiB (its limit per request) under way around a reader's place."""
-
-STREAMS = 4
-"""Places followed in one file: a player's audio and video, with room for an index and a probe."""
+STREAMS = 16
+"""Places followed in one file: what DuckDB and pandas read in turn of a table, with as many columns and threads."""
 
 STREAK = 128 << 10
 """Bytes read in order, the first read of a place not counted, before anything is fetched ahead: one more read of the
@@ -24,61 +24,299 @@ kernel's default 128 KiB. One read alone may be a probe for the file's type."""
 INITIAL = 2 << 20
 """Bytes of the first window: half a block of 4 MiB, or 8 of 256 KiB."""
 
+TRUST = 2
+"""A window is this many times what was read in order: so a stream that ends cost no more than that in vain, and one
+that goes on has 16 downloads of 4 MiB under way after 32 MiB."""
 
-@dataclass(slots=True)
-class _Stream:
-    """One place that a reader goes forwards from.
+PARALLEL = 8
+"""Reads that may be on their way at once and so arrive in any order: 1 MiB that a program asks for at once, in the
+kernel's requests of 128 KiB."""
 
-    `position` is behind the last byte read, `ahead` behind the last byte that was announced, `streak` the bytes read
-    in order, `window` 0 until the streak is long enough.
+SLACK = 2 << 20
+"""Bytes. The most that a read may lie off its stream, also where it is a large one."""
+
+TURN = 3
+"""Reads one below the other that make a stream go backwards; two or three may be a parallel read in disorder."""
+
+DENSE = 256 << 10
+"""Bytes. Pieces at smaller distances leave out no block, not even of the smallest size, so all of it is fetched."""
+
+REGULAR = 3
+"""Equal distances that make a stride."""
+
+PLACES = 16
+"""Pieces of a stride that are fetched ahead, at most."""
+
+SCATTERED = 8
+"""Reads in a row without a stream that make an access random: from then on, a stream takes two reads that meet."""
+
+LOYALTY = 64
+"""Reads elsewhere after which a stream that used to be returned to is taken for left."""
+
+SMALL_READ = 128 << 10
+"""Bytes of the largest read that can be a random one: a touch of a mapped page is read as that much by the kernel."""
+
+SMALL_HEAD = 16 << 10
+"""Bytes of the smallest first read at a file's beginning that is taken for a beginning, and so not for random: what the
+kernel makes of a program's first 4 KiB. Who begins at the beginning mostly goes on."""
+
+NEIGHBOURHOOD = 256 << 10
+"""Bytes, the smallest blocks: a second random read so near shows that the block is worth having."""
+
+TOUCHED = 256
+"""Neighbourhoods remembered, 64 MiB together: a small database is soon fetched as a whole, a huge one never."""
+
+SMALL_FILE = 1 << 20
+"""Bytes of the largest file of which no part is worth a request of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What follows from a read.
+
+    Attributes:
+        extents: to fetch now, the most urgent first.
+        random: the read belongs to no stream, so fetching more than its bytes is of no use. The first read of a place
+            counts as random only if it has at most 128 KiB, at the file's beginning only if it has less than 16 KiB,
+            and never in a file of at most 1 MiB.
     """
 
+    extents: tuple[Extent, ...]
+    random: bool
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    """One place that a reader goes on from; in the coordinates of the mirrored file if it goes backwards.
+
+    Attributes:
+        first: the lowest byte read since the stream, or its present piece, began.
+        position: behind the highest byte read.
+        ahead: behind the last byte that was announced.
+        length: bytes of the largest read.
+        turn: number of the handle's read that was the stream's last.
+        streak: bytes read in order, what the window follows from; halved where that was too large.
+        below: reads in a row that each lay right below the one before.
+        step: distance of a stride's pieces, 0 where there is none; `regular`: how often it was met.
+        piece: bytes of a stride's pieces; `places`: the window in pieces; `placed`: those announced and not reached.
+        left: it was given up; `loyal`: it was returned to then.
+    """
+
+    first: int
     position: int
     ahead: int
+    length: int
+    turn: int
     streak: int = 0
-    window: int = 0
+    below: int = 0
+    step: int = 0
+    regular: int = 0
+    piece: int = 0
+    places: int = 0
+    placed: int = 0
+    mirrored: bool = False
+    left: bool = False
+    loyal: bool = False
 
-    def expects(self, offset: int) -> bool:
-        return self.position - SLACK <= offset <= max(self.position, self.ahead) + SLACK
+    def local(self, extent: Extent, size: int) -> Extent:
+        """The extent in the stream's coordinates; the other way round as well."""
+        return Extent(size - extent.stop, size - extent.start) if self.mirrored else extent
+
+    def distance(self, start: int, exact: bool) -> int | None:
+        """How far from where it is expected a read lies; None if it is not one of this stream."""
+        off = start - self.position
+        if off == 0 or (self.step and start == self.first + self.step):
+            return 0
+        if self.streak >= STREAK:
+            return abs(off) if abs(off) <= min(SLACK, PARALLEL * self.length) + self.length else None
+        if exact:
+            return None
+        off = start - self.first  # a young one: only a read that is its neighbour in one and the same larger read
+        return abs(off) if abs(off) <= min(SLACK, PARALLEL * self.length) and off % self.length == 0 else None
+
+    def follow(self, read: Extent) -> None:
+        """Takes note of a read that is one of this stream, in its coordinates."""
+        if self.step and read.start == self.first + self.step:
+            self.piece = self.position - self.first
+            self.first, self.position, self.ahead = read.start, read.stop, read.stop
+            self.regular += 1
+            self.placed = max(0, self.placed - 1)
+            return
+        if read.stop == self.first:
+            self.first = read.start
+            self.below += 1
+        elif read.start >= self.position:
+            self.below = 0
+        self.position = max(self.position, read.stop)
+        self.length = max(self.length, len(read))
+        self.streak += len(read)
+        if self.step and self.position - self.first > 2 * self.piece:
+            self.step = self.regular = 0  # it stays
+
+    def turn_round(self, size: int) -> None:
+        """From now on it goes the other way."""
+        self.first, self.position = size - self.position, size - self.first
+        self.ahead = self.position
+        self.mirrored = not self.mirrored
+        self.streak, self.below = min(self.streak, STREAK), 0
+
+    def give_up(self) -> None:
+        """What was announced and not read is not wanted any more."""
+        self.ahead, self.placed = self.position, 0
+        self.shrink()
+
+    def shrink(self) -> None:
+        """Its window is too large."""
+        self.streak = max(self.streak // 2, min(self.streak, STREAK))
+        self.places //= 2
+
+    def announce(self, size: int, maximum: int) -> list[Extent]:
+        """What is to be fetched now, in the stream's coordinates."""
+        if self.step:
+            return self._pieces(size, maximum) if self.regular >= REGULAR else []
+        self.ahead = max(self.ahead, self.position)
+        self.streak = min(self.streak, max(maximum, STREAK))
+        window = min(max(INITIAL, TRUST * self.streak), maximum)
+        if self.streak < STREAK or self.below or self.ahead - self.position > window // 2:
+            return []
+        wanted = Extent(self.ahead, min(self.position + window, size))
+        self.ahead = max(self.ahead, wanted.stop)
+        return [wanted]
+
+    def _pieces(self, size: int, maximum: int) -> list[Extent]:
+        if self.placed > self.places // 2:
+            return []
+        self.places = min(max(2, self.places * 2), PLACES, maximum // max(self.piece, 1))
+        starts = (self.first + number * self.step for number in range(self.placed + 1, self.places + 1))
+        self.placed = max(self.placed, self.places)
+        return [Extent(start, start + self.piece).intersect(Extent(0, size)) for start in starts]
+
+    def wants(self, extent: Extent) -> bool:
+        """Whether it will come to these bytes, in its coordinates, if it goes on so."""
+        if self.step:
+            number = (extent.start - self.first) // self.step
+            return 0 <= number <= self.placed
+        if self.left:
+            return False
+        return extent.start < self.ahead and extent.stop > self.position - self.length
 
 
 class AccessPattern:
     """The reads of one handle, and what follows from them.
 
-    Args:
-        maximum: bytes of the largest window; 0 turns read-ahead off.
+    Attributes:
+        maximum: bytes of the largest window; 0 turns read-ahead off. May be changed at any time.
     """
 
     def __init__(self, maximum: int) -> None:
-        self._maximum = maximum
-        self._streams: list[_Stream] = []
+        self.maximum = maximum
+        self._streams: list[_Stream] = []  # the one read last at the front
+        self._turn = 0
+        self._scattered = 0
+        self._touched: dict[int, bool] = {}  # neighbourhoods of random reads, the latest at the end
 
-    def observe(self, read: Extent, size: int) -> Extent:
-        """Takes note of one read of a file of `size` bytes; the answer is what to fetch now, empty if nothing."""
-        stream = self._follow(read)
-        if stream.streak < STREAK or not self._maximum:
-            return Extent(read.stop, read.stop)
-        stream.ahead = max(stream.ahead, stream.position)
-        if stream.ahead - stream.position > stream.window // 2:
-            return Extent(stream.ahead, stream.ahead)
-        stream.window = min(max(INITIAL, stream.window * 2), self._maximum)
-        wanted = Extent(stream.ahead, max(stream.ahead, min(stream.position + stream.window, size)))
-        stream.ahead = wanted.stop
-        return wanted
+    def observe(self, read: Extent, size: int) -> Advice:
+        """Takes note of one read of a file of `size` bytes."""
+        self._turn += 1
+        stream = self._expecting(read, size)
+        if stream is None:
+            return self._begin(read, size)
+        self._scattered = 0
+        self._streams.remove(stream)
+        self._streams.insert(0, stream)
+        stream.turn = self._turn
+        stream.loyal |= stream.left
+        stream.left = False
+        stream.follow(stream.local(read, size))
+        if stream.below >= TURN:
+            stream.turn_round(size)
+        return Advice(self._announced(stream, size), random=False)
+
+    def wants(self, extent: Extent, size: int) -> bool:
+        """Whether a stream will come to these bytes if it goes on as it does."""
+        return any(stream.wants(stream.local(extent, size)) for stream in self._streams)
 
     def shrink(self) -> None:
         """Memory is short: every window is halved."""
         for stream in self._streams:
-            stream.window //= 2
+            stream.shrink()
 
-    def _follow(self, read: Extent) -> _Stream:
-        for index, stream in enumerate(self._streams):
-            if stream.expects(read.start):
-                stream.position = max(stream.position, read.stop)
-                stream.streak += len(read)
-                self._streams.insert(0, self._streams.pop(index))
+    def lost(self, read: Extent, size: int) -> None:
+        """What had been fetched for this read was evicted before it came: its stream's window is too large."""
+        stream = self._expecting(read, size)
+        if stream is not None:
+            stream.give_up()
+
+    def _expecting(self, read: Extent, size: int) -> _Stream | None:
+        """The stream that comes closest to this read."""
+        exact = self._scattered >= SCATTERED
+        best, least = None, SLACK * 2
+        for stream in self._streams:
+            distance = stream.distance(stream.local(read, size).start, exact)
+            if distance == 0:
                 return stream
-        stream = _Stream(position=read.stop, ahead=read.stop)
-        self._streams.insert(0, stream)
+            if distance is not None and distance < least:
+                best, least = stream, distance
+        return best
+
+    def _begin(self, read: Extent, size: int) -> Advice:
+        """A read that no stream expects begins one."""
+        if any(stream.wants(stream.local(read, size)) for stream in self._streams):
+            self._streams.insert(0, self._new(read))
+            del self._streams[STREAMS:]
+            return Advice((), random=False)
+        self._scattered += 1
+        self._leave()
+        strided = self._strided(read)
+        if strided is not None:
+            self._streams.insert(0, strided)
+            return Advice(self._announced(strided, size), random=False)
+        self._streams.insert(0, self._new(read))
         del self._streams[STREAMS:]
-        return stream
+        small = len(read) <= SMALL_READ if read.start else len(read) < SMALL_HEAD
+        return Advice((), random=small and size > SMALL_FILE and self._first_touch(read))
+
+    def _leave(self) -> None:
+        """The reader went elsewhere: what it left is fetched no further, unless it used to come back there."""
+        for stream in self._streams:
+            expected = stream.loyal and self._turn - stream.turn <= LOYALTY
+            if not expected and (stream.ahead > stream.position or stream.placed):
+                stream.give_up()
+                stream.left = True
+
+    def _first_touch(self, read: Extent) -> bool:
+        """Whether this neighbourhood is new to the handle; of those, the last few are remembered."""
+        place = read.start // NEIGHBOURHOOD
+        known = self._touched.pop(place, False)
+        self._touched[place] = True
+        if len(self._touched) > TOUCHED:
+            del self._touched[next(iter(self._touched))]
+        return not known
+
+    def _new(self, read: Extent) -> _Stream:
+        return _Stream(read.start, read.stop, read.stop, max(1, len(read)), self._turn)
+
+    def _strided(self, read: Extent) -> _Stream | None:
+        """A stream through two earlier places, which it replaces, if all three are equally far apart."""
+        places = {stream.first: stream for stream in self._streams if not stream.mirrored and not stream.step}
+        for start, last in places.items():
+            step = read.start - start
+            before = places.get(start - step)
+            if before is None or before is last:
+                continue
+            self._streams.remove(last)
+            self._streams.remove(before)
+            stream = self._new(read)
+            if 0 < step <= DENSE:
+                stream.streak = STREAK
+                stream.length = max(stream.length, step)
+            else:
+                stream.step, stream.regular, stream.piece = step, 2, last.position - last.first
+            return stream
+        return None
+
+    def _announced(self, stream: _Stream, size: int) -> tuple[Extent, ...]:
+        if not self.maximum:
+            return ()
+        extents: Iterable[Extent] = stream.announce(size, self.maximum)
+        return tuple(stream.local(extent, size) for extent in extents if len(extent))

@@ -8,9 +8,10 @@ import pytest
 import trio
 import trio.testing
 
+from cterafs.content.budget import PART, Budget
 from cterafs.content.cache import BlockCache
 from cterafs.content.memory import BlockMemory
-from cterafs.content.readahead import ReadAhead
+from cterafs.content.readahead import PARALLEL, ReadAhead
 from cterafs.content.reader import FAILURE_MEMORY, Reader
 from cterafs.content.source import BlockSource
 from cterafs.errors import BlockInfo, DirectIOError, DownloadError, DownloadTimeout
@@ -71,7 +72,9 @@ def cache(nursery: trio.Nursery) -> BlockCache:
 
 def reader(remote: Remote, cache: BlockCache, nursery: trio.Nursery, *, readahead: int = 0) -> Reader:
     source = BlockSource(NODE, remote, cache)
-    return Reader(source, ReadAhead(source, cache, nursery, readahead, Stats()), 60, Stats())
+    return Reader(
+        source, ReadAhead(source, cache, nursery, Budget(cache.memory.limit, readahead), Stats()), 60, Stats()
+    )
 
 
 async def test_a_read_over_many_blocks(remote: Remote, cache: BlockCache, nursery: trio.Nursery) -> None:
@@ -143,6 +146,84 @@ async def test_closing_cancels_read_ahead(remote: Remote, cache: BlockCache, nur
     reading.close()
     await trio.testing.wait_all_tasks_blocked()
     assert cache.memory.used == 8 * BLOCK
+
+
+async def test_a_jump_cancels_what_was_fetched_ahead_of_the_old_place(
+    remote: Remote, cache: BlockCache, nursery: trio.Nursery
+) -> None:
+    remote.hung = set(range(8, 64))
+    reading = reader(remote, cache, nursery, readahead=SIZE)
+    for offset in range(0, 8 * BLOCK, BLOCK):
+        await reading.read(offset, BLOCK)
+    await trio.testing.wait_all_tasks_blocked()
+    assert cache.memory.used > 8 * BLOCK
+    await reading.read(100 * BLOCK, BLOCK)
+    await trio.testing.wait_all_tasks_blocked()
+    assert cache.memory.used == 9 * BLOCK
+
+
+async def test_blocks_that_were_evicted_unread_are_fetched_ahead_again(
+    remote: Remote, cache: BlockCache, nursery: trio.Nursery
+) -> None:
+    reading = reader(remote, cache, nursery, readahead=SIZE)
+    for offset in range(0, 8 * BLOCK, BLOCK):
+        await reading.read(offset, BLOCK)
+    await trio.testing.wait_all_tasks_blocked()
+    ahead = remote.asked[8:]
+    assert ahead
+    reading.source.forget()
+    remote.asked.clear()
+    await reading.read(8 * BLOCK, BLOCK)
+    await trio.testing.wait_all_tasks_blocked()
+    assert set(remote.asked) >= {8, 9, 10, 11}
+
+
+async def test_no_read_ahead_while_memory_is_contended(
+    remote: Remote, cache: BlockCache, nursery: trio.Nursery
+) -> None:
+    reading = reader(remote, cache, nursery, readahead=SIZE)
+    await cache.memory.reserve(cache.memory.limit // 2 + BLOCK)
+    for number in range(16):
+        await reading.read(number * BLOCK, BLOCK)
+    await trio.testing.wait_all_tasks_blocked()
+    assert remote.asked == list(range(16))
+    cache.memory.release(cache.memory.limit // 2 + BLOCK)
+    await reading.read(16 * BLOCK, BLOCK)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(remote.asked) > 17
+
+
+async def test_a_failure_ends_the_prefetch_that_it_is_part_of(remote: Remote, nursery: trio.Nursery) -> None:
+    remote.broken = set(range(64, 128))
+    cache = BlockCache(BlockMemory(SIZE * 8), nursery, Stats())
+    reading = reader(remote, cache, nursery, readahead=SIZE)
+    for offset in (0, 1 << 20, 2 << 20):
+        await reading.read(offset, 1 << 20)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(remote.asked) <= 64 + PARALLEL
+
+
+async def test_a_closed_reader_leaves_its_share_to_others(
+    remote: Remote, cache: BlockCache, nursery: trio.Nursery
+) -> None:
+    source, budget = BlockSource(NODE, remote, cache), Budget(60 * PART, 1000)
+    reading = Reader(source, ReadAhead(source, cache, nursery, budget, Stats()), 60, Stats())
+    await reading.read(0, 1)
+    assert budget.share("another") == 30
+    reading.close()
+    assert budget.share("another") == 60
+
+
+async def test_small_blocks_fetched_ahead_do_not_queue_before_one_that_is_read(
+    remote: Remote, nursery: trio.Nursery
+) -> None:
+    remote.hung = set(range(64, 128))
+    cache = BlockCache(BlockMemory(SIZE * 8), nursery, Stats())
+    reading = reader(remote, cache, nursery, readahead=SIZE)
+    for offset in (0, 1 << 20, 2 << 20):
+        await reading.read(offset, 1 << 20)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(remote.asked) == 64 + PARALLEL
 
 
 async def test_read_ahead_that_fails_is_silent_until_the_block_is_read(

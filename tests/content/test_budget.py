@@ -1,0 +1,45 @@
+"""Who may be ahead by how much."""
+
+from __future__ import annotations
+
+import pytest
+
+from cterafs.content.budget import PART, RECENT, Budget
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("memory", "maximum", "readers", "share"),
+    [
+        (512, 64, 1, 64),
+        (512, 64, 2, 512 / PART / 2),
+        (512, 64, 64, 512 / PART / 64),
+        (6 * 64, 64, 1, 64),
+        (64, 64, 1, 64 / PART),
+        (512, 0, 1, 0),
+        (512, 1, 64, 1),
+    ],
+)
+def test_shares(memory: int, maximum: int, readers: int, share: float) -> None:
+    budget = Budget(memory * MIB, maximum * MIB)
+    for _ in range(3):
+        shares = [budget.share(reader) for reader in range(readers)]
+    assert shares == [pytest.approx(share * MIB, abs=1)] * readers
+    assert sum(shares) <= memory * MIB / PART
+
+
+def test_who_leaves_gives_its_share_up() -> None:
+    budget = Budget(60 * PART, 1000)
+    for reader in range(6):
+        budget.share(reader)
+    budget.leave(5)
+    budget.leave(5)
+    assert budget.share(0) == 12
+
+
+def test_who_does_not_read_gives_its_share_up_after_a_while() -> None:
+    budget = Budget(60 * PART, 1000)
+    assert budget.share("paused") == 60
+    assert [budget.share("busy") for _ in range(RECENT + 1)] == [30] * RECENT + [60]
+    assert budget.share("paused") == 30

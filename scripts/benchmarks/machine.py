@@ -6,7 +6,8 @@ import hashlib
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -23,6 +24,38 @@ def cpu_seconds(pid: int) -> float:
 def resident(pid: int) -> int:
     """Bytes of memory in use."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+
+
+@contextmanager
+def placed(*pids: int, apart: bool) -> Iterator[None]:
+    """Keep these processes on one CPU, and what this thread starts meanwhile on the same or on another: how long an
+    answer takes depends on it by a factor of two, and where they meet by themselves changes from run to run."""
+    before = os.sched_getaffinity(0)
+    theirs = [int(task.name) for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()]
+    try:
+        os.sched_setaffinity(0, {min(before) if apart else max(before)})
+        for task in theirs:
+            os.sched_setaffinity(task, {max(before)})
+        yield
+    finally:
+        for task in (0, *theirs):
+            with suppress(ProcessLookupError):  # a thread that has ended since
+                os.sched_setaffinity(task, before)
+
+
+def peak(pid: int) -> int:
+    """Most bytes of memory that were ever in use (proc_pid_status(5), VmHWM)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10
+
+
+def forget_pages(path: Path) -> None:
+    """Make the kernel drop what it holds of a file's content; this needs no privilege, and leaves other files alone."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(file)
 
 
 def forget_names() -> bool:

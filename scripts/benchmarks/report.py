@@ -22,6 +22,7 @@ class Report:
     figures: list[Figure] = field(default_factory=list)
     noise: list[float] = field(default_factory=list)
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
 
     def add(
         self,
@@ -39,7 +40,13 @@ class Report:
         figure = Figure(name, unit, list(samples), middle, target, at_most is not None)
         self.figures.append(figure)
         self.noise += [fixed_work() for _ in range(3)]
-        print(f"{name}: {_number(figure.value)} {unit}", flush=True)
+        print(f"{name}: {_number(middle)} {unit}", flush=True)
+
+    def miss(self, name: str, why: str) -> None:
+        """A figure that cannot be taken yet."""
+        self.figures.append(Figure(name, "", [], None))
+        self.missing[name] = why
+        print(f"{name}: missing: {why}", flush=True)
 
     def table(self) -> str:
         """All figures beside their targets."""
@@ -56,7 +63,8 @@ class Report:
         lines.insert(1, "  ".join("-" * width for width in widths))
         noise = " / ".join(_number(value) for value in self._noise())
         steadiness = f"the machine's noise: fixed work took {noise} ms (min/median/max)"
-        return "\n".join(("", self.title, "", *lines, "", steadiness))
+        missing = [f"missing: {name}: {why}" for name, why in self.missing.items()]
+        return "\n".join(("", self.title, "", *lines, "", *missing, steadiness))
 
     def write(self, directory: Path, name: str) -> list[Path]:
         directory.mkdir(parents=True, exist_ok=True)
@@ -69,6 +77,7 @@ class Report:
             "noise_ms": self._noise(),
             "figures": [{**asdict(figure), "ratio": figure.ratio, "passed": figure.passed} for figure in self.figures],
             "curves": self.curves,
+            "missing": self.missing,
         }
         file.write_text(json.dumps(content, indent=1) + "\n")
         picture = directory / f"{name}.png"
@@ -81,10 +90,10 @@ class Report:
         sign = "<= " if figure.at_most else ">= "
         return (
             figure.name,
-            _number(figure.value),
+            "missing" if figure.value is None else _number(figure.value),
             figure.unit,
-            _number(min(figure.samples)),
-            _number(max(figure.samples)),
+            _number(min(figure.samples)) if figure.samples else "",
+            _number(max(figure.samples)) if figure.samples else "",
             "" if figure.target is None else sign + _number(figure.target),
             "" if figure.ratio is None else f"{figure.ratio:.2f}",
             {None: "", True: "ok", False: "MISSED"}[figure.passed],

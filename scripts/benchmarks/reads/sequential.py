@@ -9,13 +9,12 @@ from functools import partial
 
 from benchmarks.machine import MIB
 from benchmarks.reads.peers import RCLONE_FLAGS, curl, rclone_cold, sdk
-from benchmarks.reads.setting import KIB, Contender, Setting, best, encoding, ratios, read_all, speeds, stop_all
+from benchmarks.reads.setting import KIB, PLAIN, Contender, Setting, best, encoding, ratios, read_all, speeds
 from cterafs.demo.objects import Item
 
 SDK_WORKERS = (8, 20)
 """Parallel downloads: one tells little, and no more than 20 have been recommended."""
 
-PLAIN = "plain"
 BLOCKS = {
     "plain 256 KiB": encoding(256 * KIB),
     "plain 4 MiB": encoding(4 * MIB),
@@ -56,19 +55,16 @@ def _run(setting: Setting, suffix: str, *, tls: bool) -> None:
 
 
 def _samples(setting: Setting, item: Item, flags: Sequence[str], tls: bool) -> dict[str, list[float]]:
-    mount = setting.mount()
-    contenders: dict[str, Contender] = {
-        "cterafs": lambda: read_all(setting.restart(mount, item)),
-        "curl": lambda: curl(setting, setting.urls(item)),
-    }
-    for workers in SDK_WORKERS:
-        contenders[f"SDK, {workers} workers"] = partial(sdk, setting, item, workers)
-    if item.file.encoding.plain:
-        contenders["rclone"] = lambda: rclone_cold(setting, PLAIN, flags, tls=tls)
-    try:
+    with setting.mount() as mount:
+        contenders: dict[str, Contender] = {
+            "cterafs": lambda: read_all(setting.restart(mount, item)),
+            "curl": lambda: curl(setting, setting.urls(item)),
+        }
+        for workers in SDK_WORKERS:
+            contenders[f"SDK, {workers} workers"] = partial(sdk, setting, item, workers)
+        if item.file.encoding.plain:
+            contenders["rclone"] = lambda: rclone_cold(setting, PLAIN, flags, tls=tls)
         return setting.compare(contenders)
-    finally:
-        stop_all(mount)
 
 
 def _best_rclone(setting: Setting, tls: bool) -> Sequence[str]:

@@ -89,7 +89,7 @@ class ObjectStore:
         binary = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
         if binary is None:
             raise FileNotFoundError("nginx is not installed")
-        self._command = [binary, "-c", configuration, "-p", home, "-e", home / "error.log"]
+        self._command = [binary, "-c", str(configuration), "-p", str(home), "-e", str(home / "error.log")]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> ObjectStore:
@@ -147,7 +147,11 @@ class ObjectStore:
         version, index, start, stop = job
         name = f"{object_name(version.seed, index)}-{index}"
         block = encode(version.content.read(start, stop - start), index, version.encoding, version.seed)
-        (self._root / "blocks" / f"{version.serial:08d}" / name).write_bytes(block)
+        with (self._root / "blocks" / f"{version.serial:08d}" / name).open("wb") as file:
+            if block.count(0) < len(block):
+                file.write(block)
+            else:
+                file.truncate(len(block))  # a hole, which takes no space
 
     def _wait_for(self, port: int) -> None:
         deadline = time.monotonic() + PATIENCE

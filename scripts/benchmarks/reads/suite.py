@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import traceback
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from benchmarks.machine import MIB
-from benchmarks.reads import sequential
+from benchmarks.reads import concurrent, disk, media, random_access, sequential, shaped, small_files, warm
 from benchmarks.reads.setting import Setting
 from benchmarks.reads.store import ObjectStore
 from benchmarks.report import Report
@@ -16,9 +18,18 @@ from cterafs.demo.server import EmbeddedPortal
 CASES: dict[str, Callable[[Setting], None]] = {
     "sequential": sequential.run,
     "sequential-tls": sequential.run_tls,
+    "warm": warm.run,
+    "disk": disk.run,
+    "readers": concurrent.run,
+    "memory": concurrent.run_memory,
+    "random": random_access.run,
+    "media": media.run,
+    "small-files": small_files.run,
+    "links": shaped.run,
+    "first-bytes": shaped.run_first,
 }
 
-SPACE = 8
+SPACE = 16
 """Times the size of a large file that the store takes on the disk, and something to spare."""
 
 
@@ -35,4 +46,8 @@ def run(cases: Collection[str], rounds: int, size: int, scratch: Path, report: R
         setting = Setting(portal, store, scratch, rounds, size, report)
         for case in cases:
             print(f"\n{case}", flush=True)
-            CASES[case](setting)
+            try:
+                CASES[case](setting)
+            except (subprocess.SubprocessError, OSError, RuntimeError) as error:  # the others can still be measured
+                traceback.print_exc()
+                report.miss(case, str(error))

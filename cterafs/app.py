@@ -23,7 +23,9 @@ import cterafs
 from cterafs import control
 from cterafs.clients import direct_client, portal_client
 from cterafs.config import Config, DirectCredentials, PortalCredentials, state_directory, trust
-from cterafs.content.cache import BlockCache
+from cterafs.content.blockstore import Bounds
+from cterafs.content.cache import DISK_PATIENCE, BlockCache
+from cterafs.content.disk import PENDING, DiskCache
 from cterafs.content.memory import BlockMemory
 from cterafs.direct import RemoteFile
 from cterafs.errors import (
@@ -60,6 +62,9 @@ CURRENT_NAME = "current"
 CURRENT_INTERVAL = 30.0
 """Seconds between two notes of that time, and so how wrong it can be after a crash."""
 
+PENDING_SHARE = 8
+"""Blocks that wait to be written to the disk are at most this part of what the memory may hold beside them."""
+
 PROGRESS_INTERVAL = 0.2
 """Seconds between two looks at the import."""
 
@@ -79,6 +84,7 @@ class Running:
     volume: Volume
     follower: Follower
     memory: BlockMemory
+    disk: DiskCache | None
 
 
 @asynccontextmanager
@@ -91,7 +97,7 @@ async def open_volume(
         shown_meanwhile: somebody reads while the namespace is imported for the first time.
 
     Raises:
-        ConfigError: the state directory is open to other users.
+        ConfigError: the state directory, or that of the disk cache, is open to other users.
         StateError: the state directory cannot be used, or belongs to another process.
     """
     directory = state_directory(config)
@@ -102,13 +108,14 @@ async def open_volume(
         store = stack.enter_context(open_or_rebuild(directory))
         layout = cast(Layout, config.mount.layout)
         tree = stack.enter_context(Tree(store, layout=layout, shown_meanwhile=shown_meanwhile))
+        disk = stack.enter_context(_disk_cache(config))
         portal = await stack.enter_async_context(portal_client(config, credentials.portal))
         direct = await stack.enter_async_context(direct_client(config, credentials.direct))
         nursery = await stack.enter_async_context(trio.open_nursery())
         stats, memory = Stats(), BlockMemory(config.cache.memory)
         volume = Volume(
             store,
-            cache=BlockCache(memory, nursery, stats),
+            cache=BlockCache(memory, nursery, stats, disk),
             remote=lambda file_id, size, fingerprint: RemoteFile(direct, file_id, size, fingerprint),
             nursery=nursery,
             options=VolumeOptions(readahead=config.readahead.max, timeout=config.direct.timeout),
@@ -127,8 +134,26 @@ async def open_volume(
         nursery.start_soon(_note_when_current, follower, current)
         if store.crashed:
             nursery.start_soon(partial(trio.to_thread.run_sync, verify, store, abandon_on_cancel=True))
-        yield Running(volume, follower, memory)
+        yield Running(volume, follower, memory, disk)
         nursery.cancel_scope.cancel()
+
+
+@contextlib.contextmanager
+def _disk_cache(config: Config) -> Iterator[DiskCache | None]:
+    """The blocks on the disk, if there are to be any. A disk that fails is no reason not to mount."""
+    cache = config.cache
+    if not cache.disk:
+        yield None
+        return
+    with contextlib.suppress(OSError):  # it meets the same error, and tells of it
+        trust.private_directory(cache.directory, "cache.directory")
+    scope = f"{urlsplit(config.portal.url).netloc}/{config.portal.context}"
+    pending = min(PENDING, cache.memory // PENDING_SHARE)
+    disk = DiskCache(cache.directory, scope, Bounds(cache.disk, cache.keep_free), pending)
+    try:
+        yield disk
+    finally:
+        disk.close()
 
 
 async def _note_when_current(follower: Follower, file: Path) -> None:
@@ -183,7 +208,7 @@ async def _visible(portal: Portal) -> Container[int]:
 @contextlib.contextmanager
 def _own(directory: Path) -> Iterator[None]:
     """The state directory is ours alone; a crash frees it, since the kernel holds the lock."""
-    trust.private_directory(directory)
+    trust.private_directory(directory, "state.directory")
     handle = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -280,7 +305,7 @@ async def _status(running: Running, path: Path) -> dict[str, Any]:
         "orphans": counts and counts.orphans,
         "cache": {
             "memory": {"used": memory.used, "limit": memory.limit, "hits": stats.hits, "misses": stats.misses},
-            "disk": {"used": 0, "limit": 0, "hits": 0, "misses": 0},
+            "disk": await _disk_status(running.disk),
         },
         "reads": {
             "opens": stats.opens,
@@ -293,6 +318,23 @@ async def _status(running: Running, path: Path) -> dict[str, Any]:
         },
         "errors": dict(stats.errors),
         "rss": _resident(),
+    }
+
+
+async def _disk_status(disk: DiskCache | None) -> dict[str, Any]:
+    """The same of the disk tier; `used` is null where a disk that hangs does not tell it."""
+    if disk is None:
+        return {"used": 0, "limit": 0, "hits": 0, "misses": 0, "dropped": 0, "reason": None}
+    used = None
+    with trio.move_on_after(DISK_PATIENCE):
+        used = await trio.to_thread.run_sync(disk.used, abandon_on_cancel=True)
+    return {
+        "used": used,
+        "limit": disk.bounds.limit,
+        "hits": disk.hits,
+        "misses": disk.misses,
+        "dropped": disk.dropped,
+        "reason": disk.reason,
     }
 
 

@@ -106,7 +106,7 @@ def log_to_file(config: Config, *, verbose: bool) -> None:
     if config.log.file is not None:
         return
     directory = state_directory(config)
-    trust.private_directory(directory)
+    trust.private_directory(directory, "state.directory")
     logsetup.configure(dataclasses.replace(config.log, file=directory / LOG_NAME), verbose=verbose, bounded=True)
 
 

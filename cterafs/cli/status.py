@@ -88,11 +88,21 @@ def text(status: dict[str, Any]) -> str:
             f"  feed       {_feed(status)}",
             f"  tree       {_tree(status)}",
             f"  memory     {readable(memory['used'])} of {readable(memory['limit'])}, {_share(memory)}",
+            f"  disk       {_disk(status['cache']['disk'])}",
             f"  reads      {reads['requests']:,} requests, {readable(reads['bytes'])}; "
             f"{readable(reads['downloaded_bytes'])} downloaded, {reads['open_files']:,} files open",
             f"  errors     {errors}",
         ]
     return "\n".join(printable(line) for line in lines)
+
+
+def _disk(disk: dict[str, Any]) -> str:
+    if not disk["limit"]:
+        return "off; cache.disk turns it on"
+    if disk["reason"]:
+        return f"not used for now: {disk['reason']}"
+    used = "unknown" if disk["used"] is None else readable(disk["used"])
+    return f"{used} of {readable(disk['limit'])}, {_share(disk)}"
 
 
 def _tree(status: dict[str, Any]) -> str:

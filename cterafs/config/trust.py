@@ -40,8 +40,11 @@ def refuse_writable(file: Path, info: os.stat_result) -> None:
         raise ConfigError(f"{file}: this file belongs to another user; run: chown {os.geteuid()} {file}")
 
 
-def private_directory(directory: Path) -> None:
+def private_directory(directory: Path, option: str) -> None:
     """Make a directory for this user alone; one that others could have put files or links into is refused.
+
+    Args:
+        option: what names it in the configuration.
 
     Raises:
         OSError: it cannot be made.
@@ -50,6 +53,6 @@ def private_directory(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     info = directory.lstat()
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
-        raise ConfigError(f"{directory}: this is not a directory of our own; set another state.directory")
+        raise ConfigError(f"{directory}: this is not a directory of our own; set another {option}")
     if stat.S_IMODE(info.st_mode) & 0o077:
         raise ConfigError(f"{directory}: others can use this directory; run: chmod 700 {directory}")

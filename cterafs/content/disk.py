@@ -7,6 +7,7 @@ directory and its limit.
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -216,6 +217,10 @@ class DiskCache:
     def used(self) -> int:
         """Bytes of disk in use, by all processes. Blocks for the disk."""
         return self._attempt(lambda store: store.used()) or 0
+
+    def hung(self) -> None:
+        """Leaves the disk alone for a while: somebody waited for it in vain."""
+        self._fail(OSError(errno.ETIMEDOUT, "the disk does not answer"), self._store)
 
     def close(self) -> None:
         """Writes what waits to be written; a slow disk is not waited for. Blocks."""

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cterafs.content.cache import BlockCache
 from cterafs.content.memory import BlockKey
+from cterafs.direct.presigned import stable_path
 from cterafs.direct.remote import Fingerprint
 from cterafs.errors import DirectIOError
 from cterafs.model import Chunk, Extent, Node
@@ -57,8 +58,9 @@ class BlockSource:
         return chunks
 
     async def block(self, chunk: Chunk) -> bytes:
-        """A block's plaintext, from memory or from storage."""
-        return await self._cache.get(self._key(chunk), len(chunk.extent), partial(self._remote.read, chunk))
+        """A block's plaintext, from a cache or from storage."""
+        fetch = partial(self._remote.read, chunk)
+        return await self._cache.get(self._key(chunk), len(chunk.extent), fetch, stable_path(chunk.url))
 
     @property
     def fingerprint(self) -> Fingerprint:

@@ -341,18 +341,18 @@ def test_require_names_what_is_missing(environ):
 
 class TestPrivateDirectory:
     def test_it_is_made_with_those_above_it(self, tmp_path):
-        trust.private_directory(tmp_path / "a/b")
-        trust.private_directory(tmp_path / "a/b")
+        trust.private_directory(tmp_path / "a/b", "state.directory")
+        trust.private_directory(tmp_path / "a/b", "state.directory")
         assert stat.S_IMODE((tmp_path / "a/b").stat().st_mode) == 0o700
 
     @pytest.mark.parametrize("mode", [0o701, 0o710, 0o755, 0o777])
     def test_one_that_is_open_to_others_is_refused(self, tmp_path, mode):
         tmp_path.chmod(mode)
         with pytest.raises(ConfigError, match=f"run: chmod 700 {tmp_path}"):
-            trust.private_directory(tmp_path)
+            trust.private_directory(tmp_path, "state.directory")
 
     def test_a_link_is_refused(self, tmp_path):
         (tmp_path / "real").mkdir(mode=0o700)
         (tmp_path / "link").symlink_to(tmp_path / "real")
         with pytest.raises(ConfigError, match=r"set another state\.directory"):
-            trust.private_directory(tmp_path / "link")
+            trust.private_directory(tmp_path / "link", "state.directory")

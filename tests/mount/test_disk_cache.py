@@ -1,0 +1,108 @@
+"""Blocks on the disk, behind a real mount."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+from real_mount import Mount
+from starlette.responses import Response
+
+from cterafs.demo.encoder import Encoding
+from cterafs.demo.server import EmbeddedPortal
+
+BLOCK = 100_000
+CONTENT = random.Random(5).randbytes(3 * BLOCK - 17)
+
+
+@pytest.fixture
+def file(portal: EmbeddedPortal, mount: Mount) -> Path:
+    """A file of three blocks, in a mount with a disk tier that was not made yet."""
+    portal.namespace.encoding = Encoding(block_size=BLOCK)
+    portal.namespace.create(portal.namespace.create_folder("Folder"), "file", CONTENT)
+    mount.configure(cache_disk="1GiB")
+    return mount.path / "Folder/file"
+
+
+def cut_off(portal: EmbeddedPortal) -> None:
+    """Storage refuses everything."""
+    portal.faults.storage = lambda kind, request: Response(status_code=503)
+
+
+def disk(mount: Mount) -> dict[str, object]:
+    found = mount.status()["cache"]["disk"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_what_was_read_once_is_read_after_a_remount_without_storage(
+    portal: EmbeddedPortal, mount: Mount, file: Path, tmp_path: Path
+) -> None:
+    mount.start()
+    (tmp_path / "copy").write_bytes(CONTENT)
+    subprocess.run(["cmp", file, tmp_path / "copy"], check=True)
+    mount.stop()
+    cut_off(portal)
+    mount.start()
+    subprocess.run(["cmp", file, tmp_path / "copy"], check=True)
+    found = disk(mount)
+    assert (found["hits"], found["misses"], found["reason"]) == (3, 0, None)
+    assert int(str(found["used"])) >= len(CONTENT)
+    assert found["limit"] == 1 << 30
+    assert mount.status()["reads"]["downloaded_blocks"] == 0
+    assert "100 % of 3 blocks found" in mount.run("status", str(mount.path)).stdout
+    assert mount.complaints() == []
+
+
+def test_a_damaged_block_is_downloaded_again(portal: EmbeddedPortal, mount: Mount, file: Path) -> None:
+    mount.start()
+    assert file.read_bytes() == CONTENT
+    mount.stop()
+    stored = [path for path in (mount.home / ".cache/cterafs").glob("??/*") if path.is_file()]
+    assert len(stored) == 3
+    for path in stored:
+        path.write_bytes(bytes(100) + path.read_bytes()[100:])
+    mount.start()
+    assert file.read_bytes() == CONTENT
+    assert disk(mount)["misses"] == 3
+    mount.stop()
+    cut_off(portal)
+    mount.start()
+    assert file.read_bytes() == CONTENT
+    assert mount.complaints() == []
+
+
+def test_no_reader_gets_blocks_of_two_versions(portal: EmbeddedPortal, mount: Mount, file: Path) -> None:
+    """Storage holds another version that nobody was told of, with everything alike that the tree knows."""
+    item = portal.namespace.find("Folder/file")
+    portal.namespace.keep_file_ids = True
+    mount.start()
+    with file.open("rb", buffering=0) as reading:
+        assert reading.read(10) == CONTENT[:10]
+    mount.stop()
+    other = random.Random(6).randbytes(len(CONTENT))
+    with portal.namespace.silence():
+        portal.namespace.write(item, other)
+    mount.start()
+    assert file.read_bytes() == other
+
+
+def test_a_disk_that_cannot_be_used_is_a_warning_and_no_more(mount: Mount, file: Path) -> None:
+    (mount.home / "blocked").write_bytes(b"")
+    mount.configure(cache_disk="1GiB", cache_directory=str(mount.home / "blocked"))
+    mount.start()
+    assert file.read_bytes() == CONTENT
+    assert disk(mount)["reason"] == "File exists"
+    (complaint,) = mount.complaints()
+    assert "cannot be used for now" in complaint
+
+
+def test_a_directory_that_is_open_to_others_is_refused(mount: Mount, file: Path) -> None:
+    directory = mount.home / "open"
+    directory.mkdir(mode=0o755)
+    mount.configure(cache_disk="1GiB", cache_directory=str(directory))
+    done = mount.run("mount", "--config", str(mount.config), str(mount.path), check=False)
+    assert done.returncode == 2
+    assert f"chmod 700 {directory}" in done.stderr

@@ -49,6 +49,11 @@ def peak(pid: int) -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
 
+def available_memory() -> int:
+    """Bytes that programs and the kernel's caches may take (proc_meminfo(5))."""
+    return int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) << 10
+
+
 def forget_pages(path: Path) -> None:
     """Make the kernel drop what it holds of a file's content; this needs no privilege, and leaves other files alone."""
     file = os.open(path, os.O_RDONLY)

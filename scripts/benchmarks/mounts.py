@@ -103,5 +103,7 @@ def foreign(command: Sequence[str], path: Path) -> Iterator[subprocess.Popen[byt
             time.sleep(0.02)
         yield process
     finally:
-        subprocess.run(["fusermount3", "-u", "-z", str(path)], check=False)
+        # In this order, for it may be about to mount; some unmount by themselves, which leaves nothing to do.
+        process.terminate()
         process.wait(timeout=60)
+        subprocess.run(["fusermount3", "-u", "-z", str(path)], stderr=subprocess.DEVNULL, check=False)

@@ -35,6 +35,16 @@ def test_a_value_may_be_another_than_the_median(report):
     assert report.figures[0].value == 9
 
 
+def test_what_cannot_be_measured_yet_is_listed_with_its_reason(report, tmp_path):
+    report.add("speed", "MiB/s", [10], at_least=10)
+    report.miss("cache on disk", "all of it came from storage")
+    row, reason = (line for line in report.table().splitlines() if "cache on disk" in line)
+    assert row.split() == ["cache", "on", "disk", "missing"]
+    assert reason == "missing: cache on disk: all of it came from storage"
+    written = json.loads(report.write(tmp_path, "suite")[0].read_text())
+    assert [figure["value"] for figure in written["figures"]] == [10, None]
+
+
 def test_a_percentile_is_one_of_the_values(monkeypatch):
     monkeypatch.syspath_prepend(REPOSITORY / "scripts")
     percentile = importlib.import_module("benchmarks.report").percentile

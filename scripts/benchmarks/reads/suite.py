@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from benchmarks.machine import MIB
+from benchmarks.machine import MIB, available_memory
 from benchmarks.reads import concurrent, disk, media, random_access, sequential, shaped, small_files, warm
 from benchmarks.reads.setting import Setting
 from benchmarks.reads.store import ObjectStore
@@ -42,6 +42,8 @@ def run(cases: Collection[str], rounds: int, size: int, scratch: Path, report: R
     free = shutil.disk_usage(scratch).free
     if free < SPACE * size:
         raise OSError(f"{scratch} has {free // MIB:,} MiB free, and {SPACE * size // MIB:,} MiB are needed")
+    if available_memory() < SPACE * size // 2:
+        print("memory is short: the store may have to read from the disk, which slows all peers down")
     with EmbeddedPortal() as portal, ObjectStore(scratch / "store") as store:
         setting = Setting(portal, store, scratch, rounds, size, report)
         for case in cases:

@@ -31,6 +31,7 @@ from cterafs.errors import (
     VersionChangedError,
 )
 from cterafs.model import ROOT_INODE, Change, Dirent, Inode, Node
+from cterafs.namespace.pages import Pages
 from cterafs.namespace.references import References
 from cterafs.namespace.store import Counts, Store
 from cterafs.namespace.walk import SMALL, Walks
@@ -125,6 +126,7 @@ class Volume:
         self._ghosts: dict[Inode, Node] = {}
         self._references = References()
         self._walks = Walks()
+        self._pages = Pages()
         self._contents: dict[Inode, _Content] = {}
         self._idle: LRUCache[Inode, _Content] = LRUCache(SOURCES_IN_MEMORY)
         self._fingerprints: LRUCache[Inode, Fingerprint] = LRUCache(FINGERPRINTS_IN_MEMORY)
@@ -159,27 +161,30 @@ class Volume:
     async def entries(self, directory: Inode, after: str | None, limit: int) -> list[Dirent]:
         """Up to `limit` entries of a directory in the order of their names, from behind the name `after`.
 
-        All of a small one, where it was read ahead in a walk through the tree.
+        All of a small one, where it was read ahead in a walk through the tree. A page that was asked for before is the
+        same again as long as nothing in the directory changed, so the limit of a place should always be the same.
 
         `directory` was found to be one, by `parent`.
         """
-        if after is not None:
-            entries = await self._current(lambda: self._store.entries(directory, after, limit))
-            self._walks.listed(directory, entries, more=True)
-            return entries
-        following = self._walks.visit(directory)
-        known = self._walks.take(directory)
-        if known is None:
-            listings = await self._current(lambda: self._read_ahead(directory, limit, following))
-            known = listings.pop(directory)
+        following = self._walks.visit(directory) if after is None else ()
+        kept = self._pages.get(directory, after)
+        if kept is not None:
+            entries = kept
+        else:
+            ahead = [inode for inode in following if inode not in self._pages]
+            entries, listings = await self._current(lambda: self._read_ahead(directory, after, limit, ahead))
+            self._pages.keep(directory, after, entries)
             for inode, listing in listings.items():
-                self._walks.keep(inode, listing)
-        self._walks.listed(directory, known, more=False)
-        return known
+                if len(listing) <= SMALL:  # of a large one it may be only the beginning
+                    self._pages.keep(inode, None, listing)
+        self._walks.listed(directory, entries, more=after is not None)
+        return entries
 
-    def _read_ahead(self, directory: Inode, limit: int, following: Sequence[Inode]) -> dict[Inode, list[Dirent]]:
-        listings = {inode: self._store.entries(inode, None, SMALL + 1) for inode in following}
-        return listings | {directory: self._store.entries(directory, None, limit)}
+    def _read_ahead(
+        self, directory: Inode, after: str | None, limit: int, following: Iterable[Inode]
+    ) -> tuple[list[Dirent], dict[Inode, list[Dirent]]]:
+        ahead = {inode: self._store.entries(inode, None, SMALL + 1) for inode in following}
+        return self._store.entries(directory, after, limit), ahead
 
     async def parent(self, directory: Inode) -> Inode:
         """The directory above this one.
@@ -344,6 +349,7 @@ class Volume:
         self.prepare(changes)  # once more: a lookup during the commit may have found an object that has ended
         self.epoch += 1
         self._walks.forget(changes)
+        self._pages.forget(changes)
         for change in changes:
             for node in (change.old, change.new):
                 if node is not None:

@@ -17,7 +17,7 @@ import time
 from typing import Final
 
 APPLICATION_ID: Final = 0x43544653  # "CTFS": says that the file is ours
-VERSION: Final = 2
+VERSION: Final = 3
 
 ROOT: Final = 1
 
@@ -97,11 +97,17 @@ CREATE TABLE state (                 -- one row; written in the transaction of t
 ) STRICT;
 """
 
+# Not UNIQUE: two names may be exchanged within one page of events, row by row. It holds all that a listing shows, so
+# that the rows, which lie in the order of arrival, need not be read: 0.7 us an entry instead of 1.5 (2.5 where the rows
+# are not in memory), for 24 bytes more. An event costs the same.
+_NAMES: Final = """
+CREATE INDEX entry_name ON entry (parent, name, kind, size, mtime_ns, ctime_ns) WHERE parent IS NOT NULL;
+"""
+
 # What every query and every event needs. Dropped and built again around the end of a staged import.
 INDEXES: Final = f"""
 CREATE UNIQUE INDEX entry_guid ON entry (guid);
--- Not UNIQUE: two names may be exchanged within one page of events, row by row.
-CREATE INDEX entry_name ON entry (parent, name) WHERE parent IS NOT NULL;
+{_NAMES}
 CREATE INDEX entry_want ON entry (parent, want) WHERE want IS NOT NULL;
 CREATE INDEX entry_cloud ON entry (parent, wire) WHERE kind = {CLOUD_FOLDER};
 CREATE INDEX entry_cloud_id ON entry (folder_id) WHERE kind = {CLOUD_FOLDER};
@@ -120,6 +126,10 @@ _MIGRATIONS: Final[dict[int, str]] = {
     ALTER TABLE state ADD COLUMN staging INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE state ADD COLUMN open INTEGER NOT NULL DEFAULT 0;
     {FIND_INDEXES}
+    """,
+    2: f"""
+    DROP INDEX entry_name;
+    {_NAMES}
     """,
 }
 """The SQL that makes version n + 1 of version n."""

@@ -40,7 +40,6 @@ class Walks:
     def __init__(self) -> None:
         self._parents: LRUCache[Inode, Inode] = LRUCache(KNOWN)
         self._walks: LRUCache[Inode, _Walk] = LRUCache(WALKS)
-        self._ahead: LRUCache[Inode, list[Dirent]] = LRUCache(WALKS * AHEAD)
 
     def parent(self, directory: Inode) -> Inode | None:
         """The directory that listed this one; None where none did."""
@@ -55,17 +54,7 @@ class Walks:
                 walk.expected = walk.directories.index(directory) + 1
             return ()
         walk.expected += 1
-        return [known for known in walk.directories[walk.expected :][:AHEAD] if known not in self._ahead]
-
-    def take(self, directory: Inode) -> list[Dirent] | None:
-        """The whole listing, if it was read ahead."""
-        entries: list[Dirent] | None = self._ahead.pop(directory, None)
-        return entries
-
-    def keep(self, directory: Inode, entries: list[Dirent]) -> None:
-        """This directory was read ahead; of a large one it may be only the beginning, and that is of no use."""
-        if len(entries) <= SMALL:
-            self._ahead[directory] = entries
+        return walk.directories[walk.expected :][:AHEAD]
 
     def listed(self, directory: Inode, entries: Iterable[Dirent], *, more: bool) -> None:
         """These are the entries of `directory`; `more`: those behind the ones before."""
@@ -80,8 +69,7 @@ class Walks:
         walk.directories.extend(found)
 
     def forget(self, changes: Iterable[Change]) -> None:
-        """Something changed: nothing that was read before is answered."""
-        self._ahead.clear()
+        """Something changed: nobody is expected to go on as before."""
         self._walks.clear()
         for change in changes:
             for node in (change.old, change.new):

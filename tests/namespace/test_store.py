@@ -13,6 +13,7 @@ from cterafs.errors import StateError
 from cterafs.model import Cursor, Event, FolderInfo, Inode, Node
 from cterafs.namespace import schema
 from cterafs.namespace.predicates import Plan, Query
+from cterafs.namespace.store import _ENTRIES as ENTRIES
 from cterafs.namespace.store import Store, UnusableIndex, set_aside
 from cterafs.namespace.tree import Tree
 
@@ -359,18 +360,32 @@ def test_a_migration_that_fails_changes_nothing(
     db.close()
 
 
+def assert_listing_reads_no_rows(store: Store) -> None:
+    with store.held() as db:
+        steps = [step for *_, step in db.execute(f"EXPLAIN QUERY PLAN {ENTRIES}", (1, "", 1))]
+    assert [step for step in steps if "SEARCH entry" in step] == [
+        "SEARCH entry USING COVERING INDEX entry_name (parent=? AND name>?)"
+    ]
+
+
+def test_a_listing_reads_one_index_and_no_rows(store: Store) -> None:
+    assert_listing_reads_no_rows(store)
+
+
 def test_an_index_of_version_1_goes_on(tmp_path: Path, store: Store, tree: Tree) -> None:
     tree.prepare([folder("r", "Docs"), file("a", "a", "r", size=5)], Cursor("c")).commit()
     tree.close()
     store.close()
     db = sqlite3.connect(tmp_path / "index.db")
     db.executescript(
-        "ALTER TABLE state DROP COLUMN staging; ALTER TABLE state DROP COLUMN open; PRAGMA user_version = 1;"
+        "ALTER TABLE state DROP COLUMN staging; ALTER TABLE state DROP COLUMN open; DROP INDEX entry_name;"
+        "CREATE INDEX entry_name ON entry (parent, name) WHERE parent IS NOT NULL; PRAGMA user_version = 1;"
     )
     db.close()
     with Store.open(tmp_path) as newer, Tree(newer) as writer:
         assert (newer.cursor, newer.crashed, at(newer, "/Docs/a").size) == ("c", False, 5)
         with newer.held() as db:
             assert Plan(Query(size=("=", 5))).best_index(db) == ("entry_find_size", True)
+        assert_listing_reads_no_rows(newer)
         writer.prepare([file("b", "b", "r")], Cursor("d"), listing=True, complete=True).commit()
         assert newer.imported

@@ -16,7 +16,7 @@ class Stats:
     Attributes:
         reads: read requests answered, and `read_bytes` their bytes.
         hits: blocks that were in memory when asked for, and `misses` those that were not.
-        prefetched: blocks that read-ahead asked for.
+        prefetched: blocks that were asked for before anybody read them.
         downloaded_bytes: plaintext bytes of the blocks that came from storage.
         errors: failed operations, by the name of the exception.
     """

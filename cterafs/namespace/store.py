@@ -39,6 +39,10 @@ _IN_DIRECTORY: Final = (
 )
 _LOOKUP: Final = f"SELECT {COLUMNS} {_IN_DIRECTORY} AND entry.name = ?2"
 _CHILDREN: Final = f"SELECT {COLUMNS} {_IN_DIRECTORY} AND entry.name > ?2 ORDER BY entry.name LIMIT ?3"
+_BY_INODE: Final = (  # by the numbers themselves, not by way of the index of the directory's names
+    f"SELECT {COLUMNS} FROM entry WHERE inode > ?2 AND inode <= ?3 AND +parent = ?1 AND kind = {schema.FILE}"
+    " ORDER BY inode LIMIT ?4"
+)
 _ENTRIES: Final = (
     f"SELECT entry.inode, entry.name, entry.kind >= {schema.DIRECTORY}, entry.size, entry.mtime_ns, entry.ctime_ns"
     f" {_IN_DIRECTORY} AND entry.name > ?2 ORDER BY entry.name LIMIT ?3"
@@ -159,6 +163,12 @@ class Store:
         """The next `limit` entries of a directory behind the name `after`, in the order of their UTF-8 bytes."""
         with self._reader() as db:
             rows = db.execute(_CHILDREN, (parent, after if after is not None else "", limit)).fetchall()
+            return [self._node(db, row) for row in rows]
+
+    def files_by_inode(self, parent: Inode, after: Inode, span: int, limit: int) -> list[Node]:
+        """Up to `limit` files of a directory in the order of their inode numbers: the `span` numbers after `after`."""
+        with self._reader() as db:
+            rows = db.execute(_BY_INODE, (parent, after, after + span, limit)).fetchall()
             return [self._node(db, row) for row in rows]
 
     def entries(self, parent: Inode, after: str | None, limit: int) -> list[Dirent]:

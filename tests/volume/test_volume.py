@@ -268,13 +268,13 @@ async def test_what_is_known_of_a_version_outlives_its_list_of_blocks(
     handle, keep = await rig.volume.open(node.inode)
     assert not keep  # nothing is known of what the frontend may hold
     rig.volume.close(handle)
-    rig.volume._idle.clear()
+    rig.volume._contents._idle.clear()
     handle, keep = await rig.volume.open(node.inode)
     assert keep
     assert rig.remotes[1].known == rig.remotes[0].fingerprint
     rig.volume.close(handle)
-    rig.volume._idle.clear()
-    rig.volume._fingerprints.clear()
+    rig.volume._contents._idle.clear()
+    rig.volume._contents._fingerprints.clear()
     _, keep = await rig.volume.open(node.inode)
     assert not keep
 

@@ -1,0 +1,132 @@
+"""The contents that are known by their inodes: those of open files, and of some that were or will be."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import trio
+from cachetools import LRUCache
+
+from cterafs.content.cache import BlockCache
+from cterafs.content.source import BlockSource, Remote
+from cterafs.direct.remote import Fingerprint
+from cterafs.errors import StaleInode, VersionChangedError
+from cterafs.model import Extent, Inode, Node
+from cterafs.stats import Stats
+
+IDLE = 1024
+"""Lists of blocks kept after the last close, and before the first open of a file that is fetched ahead: some 3 MiB of
+small files'. Reading a file again asks the portal nothing."""
+
+FINGERPRINTS = 50_000
+"""Files whose version is still known when their list of blocks is not: about 20 MiB. The kernel may keep the pages of
+these between two opens, since a renewed list tells whether they are still good."""
+
+
+class RemoteFactory(Protocol):
+    """Makes the storage side of one version of a file."""
+
+    def __call__(self, file_id: int, size: int, fingerprint: Fingerprint, /) -> Remote: ...
+
+
+class _Content:
+    """What the handles of one inode share."""
+
+    def __init__(self, source: BlockSource) -> None:
+        self.source = source
+        self.handles = 0
+        self.changed = False
+
+
+class Contents:
+    """Each inode's content, made once however many handles there are."""
+
+    def __init__(self, remote: RemoteFactory, cache: BlockCache, stats: Stats) -> None:
+        self._remote = remote
+        self._stats = stats
+        self._cache = cache
+        self._open: dict[Inode, _Content] = {}
+        self._idle: LRUCache[Inode, _Content] = LRUCache(IDLE)
+        self._fingerprints: LRUCache[Inode, Fingerprint] = LRUCache(FINGERPRINTS)
+
+    def __contains__(self, inode: Inode) -> bool:
+        """Whether it is open."""
+        return inode in self._open
+
+    def open(self, node: Node) -> tuple[BlockSource, bool]:
+        """The blocks of a file for one more handle, and whether what was read of it before is still good.
+
+        Where storage turned out to hold something else than what this inode stood for (its list of blocks changed
+        and no event told of it yet), old handles keep failing; when they are closed, the inode starts anew.
+
+        Raises:
+            StaleInode: that is so.
+            DirectIOError: the portal has not told how to ask for its blocks.
+        """
+        content = self._open.get(node.inode)
+        if content is not None:
+            if content.changed:
+                raise StaleInode(f"{node.name!r} was replaced in storage while it is open")
+            content.handles += 1
+            return content.source, True
+        content, known = self._idle.pop(node.inode, None), self._fingerprints.pop(node.inode, None)
+        if content is not None and content.changed:
+            content.source.forget()
+            content = known = None
+        if content is None:
+            content = self._new(node, known)
+        content.handles += 1
+        self._open[node.inode] = content
+        return content.source, known is not None
+
+    def close(self, inode: Inode, *, superseded: bool) -> bool:
+        """One handle less; the content of an inode that is `superseded` is dropped with its last one.
+
+        Returns:
+            Whether that was the last one.
+        """
+        content = self._open[inode]
+        content.handles -= 1
+        if content.handles:
+            return False
+        del self._open[inode]
+        if not superseded:
+            self._idle[inode] = content
+            self._fingerprints[inode] = content.source.fingerprint
+        return True
+
+    def changed(self, inode: Inode) -> None:
+        """Storage turned out to hold something else than what this inode, if it is open, stood for."""
+        content = self._open.get(inode)
+        if content is not None:
+            content.changed = True
+
+    def forget(self, inode: Inode) -> None:
+        """This inode is superseded; who has it open keeps it."""
+        self._idle.pop(inode, None)
+        self._fingerprints.pop(inode, None)
+
+    async def fetch(self, node: Node) -> None:
+        """Brings all of a file that nobody has open into the cache, and its list of blocks into memory.
+
+        Raises:
+            DirectIOError: it cannot be had; who opens the file will meet that.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()  # it may be superseded since this task was started
+        if node.inode in self._open:
+            return
+        content = self._idle.get(node.inode)
+        if content is None:
+            content = self._idle[node.inode] = self._new(node, self._fingerprints.get(node.inode))
+        source = content.source
+        try:
+            missing = [chunk for chunk in await source.chunks(Extent(0, node.size)) if not source.cached(chunk)]
+            self._stats.prefetched += len(missing)
+            for chunk in missing:  # mostly one
+                await source.block(chunk)
+        except VersionChangedError:
+            content.changed = True
+            raise
+
+    def _new(self, node: Node, known: Fingerprint | None) -> _Content:
+        return _Content(BlockSource(node, self._remote(node.file_id or 0, node.size, known or ()), self._cache))

@@ -49,9 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     import anyio
 
-    environment = dict(os.environ)  # of a command that prints a secret; `load` strips our own from it
-    config = settings.load(args)
-    configuration.require(config, "portal.url")
+    config, environment = settings.load_for_portal(args)
     credentials = configuration.portal_credentials(config.portal, environment)
     with _index(config, args.cursor) as (cursor, index), _quiet(verbose=args.verbose):
         work = partial(_events, config, credentials, cursor, index, follow=args.follow, as_json=args.json)

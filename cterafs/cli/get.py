@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -54,9 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     import anyio
 
-    environment = dict(os.environ)  # of a command that prints a secret; `load` strips our own from it
-    config = settings.load(args)
-    configuration.require(config, "portal.url")
+    config, environment = settings.load_for_portal(args)
     credentials = configuration.direct_credentials(config.direct, environment)
     wanted = _find(args.what, config)
     with _destination(args.output, wanted.name) as destination:

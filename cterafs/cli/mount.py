@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from cterafs.cli import settings
@@ -29,9 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from cterafs.cli import daemon
     from cterafs.kernel import mountpoint
 
-    environment = dict(os.environ)  # of the commands that print secrets; `load` strips our own from it
-    config = settings.load(args)
-    configuration.require(config, "portal.url")
+    config, environment = settings.load_for_portal(args)
     credentials = Credentials(
         configuration.portal_credentials(config.portal, environment),
         configuration.direct_credentials(config.direct, environment),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from cterafs import config
@@ -39,3 +40,15 @@ def load(args: argparse.Namespace) -> config.Config:
     config.strip_secrets(os.environ)
     logsetup.configure(loaded.log, verbose=args.verbose)
     return loaded
+
+
+def load_for_portal(args: argparse.Namespace) -> tuple[config.Config, Mapping[str, str]]:
+    """The same for a command that talks to the portal, with the environment for the commands that print secrets.
+
+    Raises:
+        ConfigError: it cannot be accepted, or names no portal.
+    """
+    environment = dict(os.environ)  # as it was: `load` strips our own secrets from it
+    loaded = load(args)
+    config.require(loaded, "portal.url")
+    return loaded, environment

@@ -17,7 +17,8 @@ from cterafs.namespace.batch import Batch
 from cterafs.namespace.building import attach, build, concerns_readers, detach, folded, index_for_find
 from cterafs.namespace.disk import disk_errors, interruptible
 from cterafs.namespace.edit import Edit, Totals
-from cterafs.namespace.guid import guid_key, guid_text
+from cterafs.namespace.guid import guid_key
+from cterafs.namespace.relisting import SWEPT_AT_ONCE, Relisting
 from cterafs.namespace.rows import COLUMNS, Acls, integer, node, read, stored, stored_or_none
 from cterafs.namespace.schema import (
     CLOSED,
@@ -29,7 +30,6 @@ from cterafs.namespace.schema import (
     OPEN,
     ROOT,
     SWEEPING,
-    SYNTHETIC,
     UNKNOWN,
 )
 from cterafs.namespace.staging import Staging, remove
@@ -49,18 +49,6 @@ _APPEARED: Final = (
     " ORDER BY inode LIMIT ?"
 )
 _CLOUD_FOLDERS: Final = f"SELECT {COLUMNS} FROM entry WHERE kind = {CLOUD_FOLDER}"
-# What the listing did not mention.
-_UNSEEN: Final = (
-    f"FROM entry WHERE kind >= {FILE} AND kind < {SYNTHETIC}"
-    " AND NOT EXISTS (SELECT 1 FROM seen WHERE seen.inode = entry.inode)"
-)
-_SWEPT: Final = f"SELECT {COLUMNS} {_UNSEEN} AND inode > ? ORDER BY inode LIMIT ?"
-_DOUBTFUL: Final = (
-    "SELECT inode, folder_id, guid, (SELECT below.guid FROM entry AS below CROSS JOIN seen USING (inode)"
-    f" WHERE below.parent = entry.inode LIMIT 1) AS child {_UNSEEN}"
-    " AND inode > ? AND folder_id IS NOT NULL AND child IS NOT NULL ORDER BY inode LIMIT ?"
-)
-_SWEPT_AT_ONCE: Final = 2_000  # rows that one batch of a sweep removes: as many as a page of events touches
 
 
 class Tree:
@@ -80,11 +68,10 @@ class Tree:
         self._shown_meanwhile: Final = shown_meanwhile
         self._acls: Final = Acls()
         self._logged = 0  # rows written since the log was last copied back
-        self._swept = 0  # the sweep's place: up to this inode, nothing is left to be removed
-        self._doubted = 0  # up to this inode, nothing is doubtful
         self._staging: Staging | None = None
         self._untold: tuple[int, int, int] | None = None  # the first and last inode built, and the last told of
         self._db: Final = store.writer()
+        self._relisting: Final = Relisting(self._db)
         try:
             self._adopt_layout()
             self._resume_staging()
@@ -135,10 +122,10 @@ class Tree:
         with self._editing() as edit:
             relist = self._state("relist")
             if relist == SWEEPING:
-                keyed += [(key, None) for key in unanswered if self._is_unseen(key)]
+                keyed += [(key, None) for key in unanswered if self._relisting.is_unseen(key)]
             changes = self._apply(edit, keyed, unanswered)
             if relist != IDLE:
-                self._mark(edit, [key for key, event in keyed if event is not None])
+                self._relisting.mark(edit.items[key].new for key, event in keyed if event is not None)
             if cursor is not None:
                 self._set(cursor=stored(cursor))
             if listing and complete:
@@ -181,7 +168,7 @@ class Tree:
         the pages, so that a crash resumes in the middle.
         """
         with self._editing():
-            self._db.execute("DELETE FROM seen")
+            self._relisting.begin()
             self._set(staging=0)
             known = self._db.execute("SELECT EXISTS (SELECT 1 FROM entry WHERE inode <> ?)", (ROOT,)).fetchone()[0]
             # What was asked about in vain may be known now.
@@ -189,7 +176,6 @@ class Tree:
             text = msgspec.json.encode(sorted(set(selection))).decode()
             # Where nothing is known yet, there is nothing to mark and to sweep.
             self._set(cursor=None, selection=text, relist=LISTING if known else IDLE)
-            self._swept = self._doubted = 0
             self._db.execute("COMMIT")
         self._discard_staging()
 
@@ -204,40 +190,25 @@ class Tree:
         Unknown parents, and what the complete listing did not mention although something in it did: a listing leaves
         directories out that there are.
         """
-        return self.store.unknown_parents(limit) or self._doubtful(limit)
+        unknown = self.store.unknown_parents(limit)
+        if unknown or not self.sweeping:
+            return unknown
+        with disk_errors(self.store.database, "read"):
+            return self._relisting.doubtful(limit)
 
     def sweep(self) -> Batch:
         """Removes some of what the complete listing did not mention; call it until `sweeping` ends."""
         with self._editing() as edit:
-            rows = self._db.execute(_SWEPT, (self._swept, _SWEPT_AT_ONCE)).fetchall()
+            rows = self._relisting.unseen()
             edit.add_rows(rows)
             edit.renumber((row[1], None) for row in rows)
             for row in rows:
                 edit.remove(row[1])
             changes = self._finish(edit)
-            if rows:
-                self._swept = rows[0][0] - 1  # not further: it may be rolled back
-            if len(rows) < _SWEPT_AT_ONCE:
-                self._db.execute("DELETE FROM seen")
+            if len(rows) < SWEPT_AT_ONCE:
+                self._relisting.end()
                 self._set(relist=IDLE)
         return self._batch(changes)
-
-    def _doubtful(self, limit: int) -> list[UnknownParent]:
-        if not self.sweeping:
-            return []
-        with disk_errors(self.store.database, "read"):
-            rows = self._db.execute(_DOUBTFUL, (self._doubted, limit)).fetchall()
-            self._doubted = rows[0][0] - 1 if rows else self._state("next_inode")
-            return [UnknownParent(folder_id, guid_text(key), guid_text(child)) for _, folder_id, key, child in rows]
-
-    def _is_unseen(self, key: bytes) -> bool:
-        return self._db.execute(f"SELECT 1 {_UNSEEN} AND guid = ?", (key,)).fetchone() is not None
-
-    def _mark(self, edit: Edit, keys: Iterable[bytes]) -> None:
-        """Notes that the portal mentioned these objects, which may put what they lie in into doubt."""
-        rows = [edit.items[key].new for key in keys]
-        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", [(row.inode,) for row in rows])
-        self._doubted = min([self._doubted, *(row.parent - 1 for row in rows if row.parent)])
 
     # -- the first listing, when it is large
 

@@ -26,6 +26,7 @@ from cterafs.config import Config, DirectCredentials, PortalCredentials, state_d
 from cterafs.content.blockstore import Bounds
 from cterafs.content.cache import DISK_PATIENCE, BlockCache
 from cterafs.content.disk import PENDING, DiskCache
+from cterafs.content.fill import DiskFill
 from cterafs.content.memory import BlockMemory
 from cterafs.direct import RemoteFile
 from cterafs.errors import (
@@ -47,7 +48,8 @@ from cterafs.namespace.store import Store
 from cterafs.namespace.tree import Layout, Tree
 from cterafs.portal import Portal
 from cterafs.stats import Stats
-from cterafs.volume import Volume, VolumeOptions
+from cterafs.volume import READ_DEADLINE_FACTOR, Volume, VolumeOptions
+from cterafs.warming import Warming
 
 log = logging.getLogger(__name__)
 
@@ -253,7 +255,8 @@ async def mount(
         operations = Operations(running.volume, _presentation(config))
         notifier = Notifier(running.volume, operations.negatives)
         running.volume.observer = notifier
-        async with control.serve(path, state_directory(config), lambda: _status(running, path)):
+        commands = {"status": partial(_answer_status, running, path), "warm": partial(_warm, running, config)}
+        async with control.serve(path, state_directory(config), commands):
             await session.serve(operations, notifier, path, _fuse_options(config), ready)
         nursery.cancel_scope.cancel()
 
@@ -281,6 +284,19 @@ def _fuse_options(config: Config) -> set[str]:
     if config.mount.allow_other:
         options.update(("allow_other", "default_permissions"))  # alone, allow_other checks nothing
     return options
+
+
+async def _warm(running: Running, config: Config, request: dict[str, Any], send: control.Send) -> None:
+    """Brings `paths`, below the mount's root, to the disk."""
+    if running.disk is None:
+        raise ConfigError("it has no disk cache; set cache.disk, like cache.disk=20GiB, and mount again")
+    deadline = config.direct.timeout * READ_DEADLINE_FACTOR
+    fill = DiskFill(running.memory, running.disk, workers=config.direct.workers, deadline=deadline)
+    await Warming(running.volume, fill, send).run(request["paths"])
+
+
+async def _answer_status(running: Running, path: Path, _: dict[str, Any], send: control.Send) -> None:
+    await send(await _status(running, path))
 
 
 async def _status(running: Running, path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""The status socket: how other processes of the same user find a mount and ask it.
+"""The control socket: how other processes of the same user find a mount and ask it.
 
-One JSON object per line each way, over a Unix socket in the state directory. A small record of each mount lies in the
+One JSON object per line each way, over a Unix socket in the state directory: a request, and one answer or several. Who
+hangs up ends the request. A small record of each mount lies in the
 user's run-time directory, so that `cterafs status MOUNTPOINT` finds the socket whatever configuration the mount had.
 """
 
@@ -13,7 +14,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,16 +22,21 @@ from typing import Any
 
 import trio
 
-from cterafs.errors import StateError
+from cterafs.errors import ConfigError, CteraError, StateError
 
 log = logging.getLogger(__name__)
 
-Status = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Command = Callable[[dict[str, Any], Send], Awaitable[None]]
+"""Answers a request, whose `command` named it, by what it sends."""
 
 SOCKET_NAME = "control.sock"
-REQUEST_LIMIT = 4096
+REQUEST_LIMIT = 8 << 20
+"""Bytes. A command line has 2 MiB at most (execve(2)), and JSON may spell a byte with three."""
 ANSWER_DEADLINE = 5.0
-"""Seconds. Everything that a mount answers here is in its memory."""
+"""Seconds for a request to arrive, and for each answer to be taken."""
+SILENCE = 60.0
+"""Seconds without an answer after which a mount is given up; who takes long says so more often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +81,11 @@ def find(mountpoint: Path) -> Record | None:
 
 
 @asynccontextmanager
-async def serve(mountpoint: Path, directory: Path, status: Status) -> AsyncIterator[None]:
+async def serve(mountpoint: Path, directory: Path, commands: Mapping[str, Command]) -> AsyncIterator[None]:
     """Answers on the socket in `directory`, which must be private, while the context lasts.
 
     Args:
-        status: what `{"command": "status"}` is answered with.
+        commands: by the name that a request has as `command`. An error of ours that one raises is its last answer.
     """
     record = Record(str(mountpoint), os.getpid(), str(directory))
     name = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]
@@ -89,7 +95,7 @@ async def serve(mountpoint: Path, directory: Path, status: Status) -> AsyncItera
         try:
             async with trio.open_nursery() as nursery:
                 listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
-                nursery.start_soon(trio.serve_listeners, lambda stream: _answer(stream, status), [listener])
+                nursery.start_soon(trio.serve_listeners, lambda stream: _answer(stream, commands), [listener])
                 yield
                 nursery.cancel_scope.cancel()
         finally:
@@ -123,18 +129,58 @@ def _short(directory: Path) -> Iterator[str]:
         os.close(handle)
 
 
-async def _answer(stream: trio.SocketStream, status: Status) -> None:
-    with trio.move_on_after(ANSWER_DEADLINE):
+async def _answer(stream: trio.SocketStream, commands: Mapping[str, Command]) -> None:
+    try:
+        if _trusted(stream.socket):
+            with trio.fail_after(ANSWER_DEADLINE):
+                request = json.loads(await _line(stream))
+            await _run(stream, commands, request)
+    except (ValueError, RecursionError, OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
+        log.debug("a request on the control socket failed: %s", error)
+
+
+async def _line(stream: trio.SocketStream) -> bytes:
+    received = bytearray()
+    while not received.endswith(b"\n"):
+        part = await stream.receive_some()
+        received += part
+        if not part or len(received) > REQUEST_LIMIT:
+            raise ValueError("the request is cut short, or too long")
+    return bytes(received)
+
+
+async def _run(stream: trio.SocketStream, commands: Mapping[str, Command], request: Any) -> None:
+    """One request, until it is answered or nobody listens any more."""
+    one_at_a_time = trio.Lock()
+    async with trio.open_nursery() as nursery:
+
+        async def send(answer: dict[str, Any]) -> None:
+            async with one_at_a_time:
+                try:
+                    with trio.fail_after(ANSWER_DEADLINE):
+                        await stream.send_all(json.dumps(answer).encode() + b"\n")
+                except (OSError, trio.BrokenResourceError, trio.TooSlowError):
+                    nursery.cancel_scope.cancel()
+
+        nursery.start_soon(_until_gone, stream, nursery.cancel_scope)
+        command = commands.get(str(request.get("command"))) if isinstance(request, dict) else None
         try:
-            if not _trusted(stream.socket):
-                return
-            request = json.loads(await stream.receive_some(REQUEST_LIMIT))
-            answer = await status() if request == {"command": "status"} else {"error": "unknown command"}
-            await stream.send_all(json.dumps(answer).encode() + b"\n")
-        except (ValueError, OSError, trio.BrokenResourceError) as error:
-            log.debug("a request on the status socket failed: %s", error)
+            if command is not None:
+                await command(request, send)
+            else:
+                await send({"error": "unknown command"})
+        except (ConfigError, CteraError) as error:
+            await send({"error": str(error), "type": type(error).__name__})
         except Exception:  # whoever asks must not end the mount
-            log.exception("a request on the status socket failed unexpectedly")
+            log.exception("a request on the control socket failed unexpectedly")
+        nursery.cancel_scope.cancel()
+
+
+async def _until_gone(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+    with contextlib.suppress(OSError, trio.BrokenResourceError):
+        while await stream.receive_some():
+            pass
+    scope.cancel()
 
 
 def _trusted(connection: trio.socket.SocketType) -> bool:
@@ -166,11 +212,28 @@ def ask_status(record: Record) -> dict[str, Any]:
         OSError: nobody answers.
         ValueError: the answer is not JSON.
     """
+    with contextlib.closing(ask(record, {"command": "status"}, ANSWER_DEADLINE)) as answers:
+        for status in answers:
+            return status
+    raise ValueError("no answer")
+
+
+def ask(record: Record, request: dict[str, Any], patience: float = SILENCE) -> Generator[dict[str, Any]]:
+    """The answers of a running mount, as they come. Closing the generator ends the request there.
+
+    Args:
+        patience: seconds to wait for each.
+
+    Raises:
+        OSError: nobody answers.
+        ValueError: an answer is not JSON.
+    """
     with _connected(record) as asking:
-        asking.sendall(json.dumps({"command": "status"}).encode() + b"\n")
-        answer = b"".join(iter(lambda: asking.recv(65536), b""))
-    status: dict[str, Any] = json.loads(answer)
-    return status
+        asking.settimeout(patience)
+        asking.sendall(json.dumps(request).encode() + b"\n")
+        with asking.makefile("rb") as answers:
+            for answer in answers:
+                yield json.loads(answer)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from cterafs.content.contents import Contents, RemoteFactory
 from cterafs.content.readahead import ReadAhead
 from cterafs.content.reader import Reader
 from cterafs.content.siblings import Order, Question, Siblings
+from cterafs.content.source import BlockSource
 from cterafs.content.walkahead import WalkAhead
 from cterafs.errors import (
     IsADirectory,
@@ -287,6 +288,10 @@ class Volume:
         ghost = inode in self._ghosts
         if self._contents.close(inode, superseded=ghost) and ghost and not self.referenced(inode):
             del self._ghosts[inode]
+
+    def source(self, node: Node) -> BlockSource:
+        """The blocks of a file, for who does not open it."""
+        return self._contents.source(node)
 
     @property
     def open_files(self) -> int:

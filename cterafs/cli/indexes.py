@@ -40,17 +40,25 @@ def locate(path: str, args: argparse.Namespace) -> Place:
         MountError: the mount belongs to somebody else.
         ConfigError: the path is in no mount, and the configuration cannot be accepted.
     """
-    mounted = _in_mount(path)
+    mounted = in_mount(path)
     if mounted is None:
         return Place(config.state_directory(settings.load(args)), path, "/" + path.strip("/"))
-    root, below = mounted
-    record = control.find(root)
+    return Place(Path(record_of(mounted[0]).directory), f"/{mounted[1]}", path)
+
+
+def record_of(mountpoint: Path) -> control.Record:
+    """Where the mount can be asked.
+
+    Raises:
+        MountError: it belongs to somebody else.
+    """
+    record = control.find(mountpoint)
     if record is None:
-        raise MountError(f"the cterafs at {root} belongs to another user; ask for its index as that user")
-    return Place(Path(record.directory), f"/{below}", path)
+        raise MountError(f"the cterafs at {mountpoint} belongs to another user; ask as that user")
+    return record
 
 
-def _in_mount(path: str) -> tuple[Path, str] | None:
+def in_mount(path: str) -> tuple[Path, str] | None:
     """The mountpoint that a path leads into, and the rest of the path; links are followed up to there."""
     roots = {mounted.path for mounted in mountpoint.mounts() if mounted.fstype == mountpoint.FSTYPE}
     pending = list(reversed(os.path.abspath(path).split("/")))  # noqa: PTH100  # of names only, as the shell does it

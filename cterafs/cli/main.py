@@ -19,7 +19,7 @@ import cterafs
 from cterafs.cli.failures import BROKEN_PIPE, INTERRUPTED, USAGE, Failure, failure, printable
 from cterafs.cli.streams import complete_streams
 
-COMMANDS: tuple[str, ...] = ("mount", "umount", "status", "find", "events", "get", "demo", "portal")
+COMMANDS: tuple[str, ...] = ("mount", "umount", "status", "warm", "find", "events", "get", "demo", "portal")
 """The modules of this package that are commands, in the order of the help."""
 
 

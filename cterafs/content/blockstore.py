@@ -82,6 +82,11 @@ class BlockStore:
         """Bytes of disk that the blocks take."""
         return self._index.used()
 
+    def capacity(self) -> int:
+        """Bytes of disk that the blocks may take now, those that are there included."""
+        with self._index.reading() as db:
+            return max(0, self._allowed(db))
+
     def read(self, place: Place) -> Found | None:
         """The block that belongs there, verified; None if there is none."""
         digest = self._index.find(place)

@@ -106,6 +106,11 @@ class Contents:
         self._idle.pop(inode, None)
         self._fingerprints.pop(inode, None)
 
+    def source(self, node: Node) -> BlockSource:
+        """The blocks of a file, for who does not open it. What was remembered of others is not displaced."""
+        content = self._open.get(node.inode) or self._idle.get(node.inode)
+        return (content or self._new(node, self._fingerprints.get(node.inode))).source
+
     async def fetch(self, node: Node) -> None:
         """Brings all of a file that nobody has open into the cache, and its list of blocks into memory.
 

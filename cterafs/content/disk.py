@@ -218,6 +218,10 @@ class DiskCache:
         """Bytes of disk in use, by all processes. Blocks for the disk."""
         return self._attempt(lambda store: store.used()) or 0
 
+    def capacity(self) -> int:
+        """Bytes of disk that blocks may take now: the limit, or fewer where others need the space. Blocks."""
+        return self._attempt(lambda store: store.capacity()) or 0
+
     def hung(self) -> None:
         """Leaves the disk alone for a while: somebody waited for it in vain."""
         self._fail(OSError(errno.ETIMEDOUT, "the disk does not answer"), self._store)

@@ -60,7 +60,11 @@ class BlockSource:
     async def block(self, chunk: Chunk) -> bytes:
         """A block's plaintext, from a cache or from storage."""
         fetch = partial(self._remote.read, chunk)
-        return await self._cache.get(self._key(chunk), len(chunk.extent), fetch, stable_path(chunk.url))
+        return await self._cache.get(self.key(chunk), len(chunk.extent), fetch, origin(chunk))
+
+    async def download(self, chunk: Chunk) -> bytes:
+        """A block's plaintext from storage, for who leaves the caches as they are."""
+        return await self._remote.read(chunk)
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -69,11 +73,17 @@ class BlockSource:
 
     def cached(self, chunk: Chunk) -> bool:
         """In memory, or on its way."""
-        return self._key(chunk) in self._cache
+        return self.key(chunk) in self._cache
 
     def forget(self) -> None:
         """Drops the cached blocks: storage turned out to hold another version."""
         self._cache.memory.forget(self.file_id, self._version)
 
-    def _key(self, chunk: Chunk) -> BlockKey:
+    def key(self, chunk: Chunk) -> BlockKey:
+        """What names the block in the caches."""
         return BlockKey(self.file_id, self._version, chunk.extent.start)
+
+
+def origin(chunk: Chunk) -> str:
+    """What storage calls the block, without what is signed anew: another version's block has another one."""
+    return stable_path(chunk.url)

@@ -16,7 +16,7 @@ LAYERS = (
     ("portal", "direct"),
     ("clients", "namespace", "content", "catalog"),
     ("volume",),
-    ("kernel", "adapters", "control"),
+    ("kernel", "adapters", "control", "warming"),
     ("app",),
 )
 

@@ -7,7 +7,6 @@ import fcntl
 import logging
 import os
 import resource
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -20,7 +19,7 @@ from urllib.parse import urlsplit
 import trio
 
 import cterafs
-from cterafs import control
+from cterafs import control, process
 from cterafs.clients import direct_client, portal_client
 from cterafs.config import Config, DirectCredentials, PortalCredentials, state_directory, trust
 from cterafs.content.blockstore import Bounds
@@ -54,10 +53,6 @@ from cterafs.warming import Warming
 log = logging.getLogger(__name__)
 
 LOCK_NAME = "lock"
-SWITCH_INTERVAL = 0.001
-"""Seconds that a thread may keep the interpreter when another one wants it. With Python's 5 ms, a page of events that
-is being applied delays a read by up to 17 ms, with 1 ms by up to 6."""
-
 CURRENT_NAME = "current"
 """An empty file, whose time is when the tree was last known to be current."""
 
@@ -246,7 +241,7 @@ async def mount(
         StateError: the state directory cannot be used, or belongs to another process.
         PortalError: the namespace is not known yet and the portal does not tell it.
     """
-    sys.setswitchinterval(SWITCH_INTERVAL)
+    process.tune()
     await trio.to_thread.run_sync(mountpoints.prepare, path)
     async with open_volume(config, credentials, shown_meanwhile=not wait) as running, trio.open_nursery() as nursery:
         nursery.start_soon(running.follower.run)

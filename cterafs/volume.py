@@ -265,6 +265,10 @@ class Volume:
         self.stats.opens += 1
         return handle, keep
 
+    def ready(self, handle: int, offset: int, size: int) -> bytes | memoryview | None:
+        """As `read`, if nothing has to be waited for; otherwise None."""
+        return self._readers[handle][1].ready(offset, size)
+
     async def read(self, handle: int, offset: int, size: int) -> bytes | memoryview:
         """Bytes of an open file; fewer than `size` only at its end.
 

@@ -1,26 +1,31 @@
 """Blocks, from memory, disk or storage, each fetched once however many readers want it.
 
 A download belongs to the cache, not to the reader that asked first: when one reader is cancelled, the others still get
-their block; when all are, the download is cancelled too.
+their block; when all are, the download is cancelled too. Neighbouring blocks are fetched in runs, one after the other
+in one trip to a thread, and a block is read while it is still arriving.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import trio
 
 from cterafs.content.disk import DiskCache
 from cterafs.content.memory import BlockKey, BlockMemory
-from cterafs.errors import CteraError, DirectIOError
+from cterafs.direct.landing import Landing
+from cterafs.errors import BlockError, BlockInfo, CteraError, DirectIOError
 from cterafs.stats import Stats
 
 log = logging.getLogger(__name__)
 
 IN_FLIGHT_FACTOR = 2
-"""A block under way holds its stored form and its plaintext at once."""
+"""A block under way may hold its stored form and its plaintext at once."""
 
 DISK_THREADS = 8
 """Blocks that are read from the disk at a time; verifying them is work for as many cores."""
@@ -28,30 +33,103 @@ DISK_THREADS = 8
 DISK_PATIENCE = 2.0
 """Seconds after which the disk counts as hung: eight blocks of 4 MiB from the slowest disk take half of that."""
 
+Land = Callable[[Sequence[Landing]], Awaitable[None]]
+"""Fetches blocks into their landings, one after the other (`RemoteFile.land`)."""
 
-class _Flight:
-    """One download that somebody waits for."""
 
-    def __init__(self) -> None:
-        self.done = trio.Event()
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A block that is asked for; `origin` is what storage calls it, without what is signed anew."""
+
+    key: BlockKey
+    block: BlockInfo
+    origin: str
+
+    @property
+    def need(self) -> int:
+        """Bytes of memory that it may take while it is under way."""
+        return self.block.length * IN_FLIGHT_FACTOR
+
+
+class Flight:
+    """One block on its way."""
+
+    def __init__(self, run: Run, wanted: Wanted) -> None:
+        self.run = run
+        self.wanted = wanted
+        self.landing = Landing(wanted.block)
+        self.ended = False
+        self._news = trio.Event()
+        self._data: bytes | None = None
+        self._error: Exception | None = None
+
+    async def part(self, start: int, stop: int) -> memoryview | None:
+        """Those bytes of the block, as soon as they are there; None if it has to be asked for anew.
+
+        Raises:
+            DirectIOError: they cannot be had.
+        """
+        with self.run:
+            while not self.ended:
+                self.landing.awaited = min(self.landing.awaited, stop)
+                if self.landing.filled >= stop:
+                    return self.landing.part(start, stop)
+                await self._news.wait()
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        return None if self._data is None else memoryview(self._data)[start:stop]
+
+    def tell(self) -> None:
+        """Wakes those who wait: there is more of it."""
+        self._news.set()
+        self._news = trio.Event()
+
+    def end(self, data: bytes | None, error: Exception | None) -> None:
+        """It arrived, or failed, or (neither) was given up."""
+        self.ended, self._data, self._error = True, data, error
+        self._news.set()
+
+
+class Run:
+    """Blocks that are fetched one after the other, in one trip to a thread.
+
+    Whoever needs it says so by `with`. If the last of these is cancelled, it is, too.
+
+    Attributes:
+        flights: its blocks; none, once it has ended.
+        error: why it could not fetch them all.
+    """
+
+    def __init__(self, land: Land) -> None:
+        self.flights: list[Flight] = []
+        self.ended = trio.Event()
+        self.error: CteraError | None = None
         self.scope = trio.CancelScope()
-        self.waiters = 0
-        self.data: bytes | None = None
-        self.error: Exception | None = None
+        self.land = land
+        self.reserved = 0
+        self._users = 0
 
-    async def wait(self) -> bytes:
-        self.waiters += 1
-        try:
-            await self.done.wait()
-        finally:
-            self.waiters -= 1
-            if not self.waiters:
-                self.scope.cancel()
-        if self.error is not None:
-            raise self.error.with_traceback(None)
-        if self.data is None:
-            raise DirectIOError(None, "the mount is ending")
-        return self.data
+    def __enter__(self) -> None:
+        self._users += 1
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self._users -= 1
+        if kind is not None:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Cancels it, unless somebody needs it."""
+        if not self._users:
+            self.scope.cancel()
+
+    @property
+    def need(self) -> int:
+        """Bytes of memory that what is still to come may take."""
+        return sum(flight.wanted.need for flight in self.flights if not flight.ended)
+
+
+def _concerns(error: CteraError | None, flight: Flight) -> bool:
+    return not isinstance(error, BlockError) or error.block.offset == flight.wanted.block.offset
 
 
 class BlockCache:
@@ -69,80 +147,131 @@ class BlockCache:
         self._disk_threads = trio.CapacityLimiter(DISK_THREADS)
         self._nursery = nursery
         self._stats = stats
-        self._flights: dict[BlockKey, _Flight] = {}
+        self._flights: dict[BlockKey, Flight] = {}
+        self._token = trio.lowlevel.current_trio_token()
+        self._heard: deque[Flight] = deque()  # from worker threads
+        self._called = False
 
     def __contains__(self, key: BlockKey) -> bool:
         """In memory, or on its way."""
         return key in self.memory or key in self._flights
 
-    async def get(self, key: BlockKey, length: int, fetch: Callable[[], Awaitable[bytes]], origin: str = "") -> bytes:
-        """The plaintext of a block of `length` bytes, which `fetch` would download.
+    def count_hits(self, count: int) -> None:
+        """So many blocks were found in memory."""
+        self._stats.hits += count
 
-        Args:
-            origin: what storage calls the block, without what is signed anew.
+    async def read(self, wanted: Wanted, start: int, stop: int, land: Land) -> memoryview:
+        """Bytes `start` to `stop` of a block, which `land` would fetch.
 
         Raises:
-            DirectIOError: what `fetch` raised, or the block is larger than the whole budget.
+            DirectIOError: what `land` raised, or the block is larger than the whole budget.
         """
-        data = self.memory.get(key)
-        if data is not None:
-            self._stats.hits += 1
-            return data
-        flight = self._flights.get(key)
-        if flight is None or flight.scope.cancel_called:
-            self._stats.misses += 1
-            flight = self._flights[key] = _Flight()
-            self._nursery.start_soon(self._load, key, length, fetch, origin, flight)
-        return await flight.wait()
+        while True:
+            data = self.memory.get(wanted.key)
+            if data is not None:
+                self.count_hits(1)
+                return memoryview(data)[start:stop]
+            flight = self._flights.get(wanted.key)
+            if flight is None:
+                self._stats.misses += 1
+                flight = self.fetch((wanted,), land).flights[0]
+            part = await flight.part(start, stop)
+            if part is not None:
+                return part
 
-    async def _load(
-        self, key: BlockKey, length: int, fetch: Callable[[], Awaitable[bytes]], origin: str, flight: _Flight
-    ) -> None:
+    def fetch(self, blocks: Iterable[Wanted], land: Land) -> Run:
+        """Begins to fetch those that are neither in memory nor under way, one after the other. Nobody has to wait."""
+        run = Run(land)
+        for wanted in blocks:
+            if wanted.key not in self:
+                flight = self._flights[wanted.key] = Flight(run, wanted)
+                flight.landing.tell = partial(self._hear, flight)
+                run.flights.append(flight)
+        if run.flights:
+            self._nursery.start_soon(self._load, run)
+        else:
+            run.ended.set()
+        return run
+
+    async def _load(self, run: Run) -> None:
+        run.error = DirectIOError(None, "the mount is ending")
         try:
-            with flight.scope:
-                flight.data = await self._fetch(key, length, fetch, origin)
+            with run.scope:
+                await self._reserve(run)
+                if self.disk is not None:
+                    await self._from_disk(self.disk, run)
+                await run.land([flight.landing for flight in run.flights if not flight.ended])
+            run.error = None
         except CteraError as error:
-            flight.error = error
+            run.error = error
         except Exception as error:  # whatever storage answered, it must not end the mount
             log.exception("a download failed unexpectedly")
-            flight.error = DirectIOError(key.file_id, f"unexpected {type(error).__name__}")
+            run.error = DirectIOError(run.flights[0].wanted.key.file_id, f"unexpected {type(error).__name__}")
         finally:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
-            flight.done.set()
+            for flight in run.flights:
+                self._look_at(flight)
+                if not flight.ended:
+                    self._end(flight, None, run.error if _concerns(run.error, flight) else None)
+            run.flights.clear()
+            run.ended.set()
+            self.memory.release(run.reserved)
 
-    async def _fetch(self, key: BlockKey, length: int, fetch: Callable[[], Awaitable[bytes]], origin: str) -> bytes:
-        need = length * IN_FLIGHT_FACTOR
+    async def _reserve(self, run: Run) -> None:
+        need = run.need
         try:
             await self.memory.reserve(need)
         except ValueError:
+            block = max((flight.wanted.block for flight in run.flights), key=lambda block: block.length)
             raise DirectIOError(
-                key.file_id, f"a block of {length} bytes needs {need} in memory; raise cache.memory"
+                block.file_id, f"a block of {block.length} bytes needs {need} in memory; raise cache.memory"
             ) from None
-        try:
-            data = await self._from_disk(key, length, origin)
-            if data is None:
-                data = await self._download(key, fetch, origin)
-        except BaseException:
-            self.memory.release(need)
-            raise
-        self.memory.store(key, data, need)
-        return data
+        run.reserved = need
 
-    async def _from_disk(self, key: BlockKey, length: int, origin: str) -> bytes | None:
-        if self.disk is None:
-            return None
-        with trio.move_on_after(DISK_PATIENCE) as scope:
-            get = partial(self.disk.get, key, length, origin)
-            return await trio.to_thread.run_sync(get, abandon_on_cancel=True, limiter=self._disk_threads)
-        if scope.cancelled_caught:
-            self.disk.hung()
-        return None
+    async def _from_disk(self, disk: DiskCache, run: Run) -> None:
+        for flight in run.flights:
+            wanted, data = flight.wanted, None
+            with trio.move_on_after(DISK_PATIENCE) as scope:
+                get = partial(disk.get, wanted.key, wanted.block.length, wanted.origin)
+                data = await trio.to_thread.run_sync(get, abandon_on_cancel=True, limiter=self._disk_threads)
+            if scope.cancelled_caught:
+                disk.hung()
+            if data is not None:
+                self._store(flight, data)
 
-    async def _download(self, key: BlockKey, fetch: Callable[[], Awaitable[bytes]], origin: str) -> bytes:
-        data = await fetch()
-        self._stats.downloaded_blocks += 1
-        self._stats.downloaded_bytes += len(data)
-        if self.disk is not None:
-            self.disk.offer(key, data, origin)
-        return data
+    def _hear(self, flight: Flight) -> None:
+        """Called in worker threads; one call of the loop's serves all that is heard until it comes."""
+        self._heard.append(flight)
+        if not self._called:
+            self._called = True
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._listen)
+
+    def _listen(self) -> None:
+        self._called = False
+        while self._heard:
+            self._look_at(self._heard.popleft())
+
+    def _look_at(self, flight: Flight) -> None:
+        landing = flight.landing
+        if flight.ended:
+            return
+        if landing.complete:
+            data = landing.take()
+            self._stats.downloaded_blocks += 1
+            self._stats.downloaded_bytes += len(data)
+            if self.disk is not None:
+                self.disk.offer(flight.wanted.key, data, flight.wanted.origin)
+            self._store(flight, data)
+        elif landing.dropped:
+            self._end(flight, None, None)
+        else:
+            flight.tell()
+
+    def _store(self, flight: Flight, data: bytes) -> None:
+        flight.run.reserved -= flight.wanted.need
+        self.memory.store(flight.wanted.key, data, flight.wanted.need)
+        self._end(flight, data, None)
+
+    def _end(self, flight: Flight, data: bytes | None, error: Exception | None) -> None:
+        del self._flights[flight.wanted.key]
+        flight.end(data, error)

@@ -19,7 +19,7 @@ from cterafs.stats import Stats
 log = logging.getLogger(__name__)
 
 PARALLEL = 32
-"""Blocks that one prefetch asks for at a time: twice the downloads that run by default. With all at once, a window of
+"""Runs that one prefetch asks for at a time: twice the downloads that run by default. With all at once, a window of
 small blocks would be a queue of hundreds in front of a block that somebody waits for."""
 
 REMEMBERED = 4096
@@ -93,12 +93,9 @@ class ReadAhead:
     async def _run(self, prefetch: _Prefetch) -> None:
         try:
             with prefetch.scope:
-                found = await self._source.chunks(prefetch.wanted)
-                chunks = [chunk for chunk in found if not self._source.cached(chunk)]
-                self._stats.prefetched += len(chunks)
-                waiting = iter(chunks)
+                waiting = iter(self._source.batches(await self._source.chunks(prefetch.wanted)))
                 async with trio.open_nursery() as nursery:
-                    for _ in range(min(len(chunks), PARALLEL)):
+                    for _ in range(PARALLEL):
                         nursery.start_soon(self._fetch, waiting, prefetch)
         except DirectIOError as error:
             log.debug("read-ahead of %s gave up: %s", prefetch.wanted, error)
@@ -107,14 +104,16 @@ class ReadAhead:
         finally:
             self._prefetches.discard(prefetch)
 
-    async def _fetch(self, waiting: Iterator[Chunk], prefetch: _Prefetch) -> None:
-        for chunk in waiting:
-            try:
-                await self._source.block(chunk)
-            except DirectIOError as error:
-                log.debug("read-ahead of %s gave up: %s", prefetch.wanted, error)
+    async def _fetch(self, waiting: Iterator[Sequence[Chunk]], prefetch: _Prefetch) -> None:
+        for batch in waiting:
+            run = self._source.fetch(batch)
+            self._stats.prefetched += len(run.flights)
+            with run:
+                await run.ended.wait()
+            if run.error is not None:
+                log.debug("read-ahead of %s gave up: %s", prefetch.wanted, run.error)
                 prefetch.scope.cancel()
                 return
             if len(self._unread) >= REMEMBERED:
                 self._unread.clear()
-            self._unread.add(chunk.extent.start)
+            self._unread.update(chunk.extent.start for chunk in batch)

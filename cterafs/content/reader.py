@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
 
 import trio
 
 from cterafs.content.readahead import ReadAhead
 from cterafs.content.source import BlockSource
 from cterafs.errors import BlockError, BlockInfo, DirectIOError, DownloadTimeout
-from cterafs.model import Chunk, Extent
+from cterafs.model import Extent
 from cterafs.stats import Stats
 
 FAILURE_MEMORY = 2.0
@@ -35,6 +35,18 @@ class Reader:
         self._failed_until = 0.0
         self._failure: DirectIOError | None = None
 
+    def ready(self, offset: int, size: int) -> bytes | memoryview | None:
+        """As `read`, if nothing has to be waited for; otherwise None."""
+        wanted = Extent(offset, min(offset + size, self.source.size))
+        if not len(wanted):
+            return b""
+        chunks = self.source.known(wanted)
+        data = self.source.ready(chunks, wanted)
+        if data is not None:
+            self._readahead.observe(wanted, chunks)
+            self._count(data)
+        return data
+
     async def read(self, offset: int, size: int) -> bytes | memoryview:
         """The bytes from `offset`: `size` of them, fewer only at the end of the file.
 
@@ -56,8 +68,7 @@ class Reader:
         except DirectIOError as error:
             self._remember(error, wanted)
             raise
-        self._stats.reads += 1
-        self._stats.read_bytes += len(data)
+        self._count(data)
         return data
 
     def close(self) -> None:
@@ -68,26 +79,15 @@ class Reader:
         chunks = await self.source.chunks(wanted)
         self._readahead.observe(wanted, chunks)
         if len(chunks) == 1:
-            return _cut(await self.source.block(chunks[0]), chunks[0], wanted)
-        return b"".join(await self._blocks(chunks, wanted))
+            return await self.source.read(chunks[0], wanted)
+        with contextlib.ExitStack() as needed:
+            for chunk in chunks:
+                needed.enter_context(self.source.fetch((chunk,)))
+            return b"".join([await self.source.read(chunk, wanted) for chunk in chunks])
 
-    async def _blocks(self, chunks: Sequence[Chunk], wanted: Extent) -> list[bytes | memoryview]:
-        """All the chunks at once, in order; the first error in the file's order is the one that is raised."""
-        parts: list[bytes | memoryview | DirectIOError] = [b""] * len(chunks)
-
-        async def one(index: int, chunk: Chunk) -> None:
-            try:
-                parts[index] = _cut(await self.source.block(chunk), chunk, wanted)
-            except DirectIOError as error:
-                parts[index] = error
-
-        async with trio.open_nursery() as nursery:
-            for index, chunk in enumerate(chunks):
-                nursery.start_soon(one, index, chunk)
-        for part in parts:
-            if isinstance(part, DirectIOError):
-                raise part
-        return [part for part in parts if not isinstance(part, DirectIOError)]
+    def _count(self, data: bytes | memoryview) -> None:
+        self._stats.reads += 1
+        self._stats.read_bytes += len(data)
 
     def _remember(self, error: DirectIOError, wanted: Extent) -> None:
         if isinstance(error, BlockError):  # only this block: the others may be had
@@ -102,9 +102,3 @@ class Reader:
             self._failure = None
         elif len(self._failed_at.intersect(wanted)):
             raise self._failure.with_traceback(None)
-
-
-def _cut(data: bytes, chunk: Chunk, wanted: Extent) -> bytes | memoryview:
-    """The part of a block that was asked for, not copied."""
-    part = chunk.extent.intersect(wanted)
-    return memoryview(data)[part.start - chunk.extent.start : part.stop - chunk.extent.start]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Protocol
 
-from cterafs.content.cache import BlockCache
+from cterafs.content.cache import BlockCache, Run, Wanted
 from cterafs.content.memory import BlockKey
+from cterafs.direct.landing import Landing
 from cterafs.direct.presigned import stable_path
 from cterafs.direct.remote import Fingerprint
-from cterafs.errors import DirectIOError
+from cterafs.errors import BlockInfo, DirectIOError
 from cterafs.model import Chunk, Extent, Node
+
+RUN = 2 << 20
+"""Bytes of a run at most. A trip to a thread takes as long as a small block does where storage is near."""
+PARALLEL = 16
+"""Runs that blocks are spread over before any of them is made longer: as many as there are workers."""
 
 
 class Remote(Protocol):
@@ -23,6 +28,12 @@ class Remote(Protocol):
 
     async def chunks(self, extent: Extent) -> Sequence[Chunk]:
         """The chunks that cover `extent`, in order."""
+
+    def known(self, extent: Extent) -> Sequence[Chunk]:
+        """The same, if all of them can be told at once; otherwise none."""
+
+    async def land(self, landings: Sequence[Landing]) -> None:
+        """Fetches blocks, one after the other."""
 
     async def read(self, chunk: Chunk) -> bytes:
         """The plaintext of one of them."""
@@ -57,10 +68,45 @@ class BlockSource:
             )
         return chunks
 
-    async def block(self, chunk: Chunk) -> bytes:
-        """A block's plaintext, from a cache or from storage."""
-        fetch = partial(self._remote.read, chunk)
-        return await self._cache.get(self.key(chunk), len(chunk.extent), fetch, origin(chunk))
+    def known(self, extent: Extent) -> Sequence[Chunk]:
+        """The chunks that hold `extent`, if that can be told at once; otherwise none."""
+        return self._remote.known(extent)
+
+    def ready(self, chunks: Sequence[Chunk], extent: Extent) -> bytes | memoryview | None:
+        """What these blocks, if any, have of `extent`; None if one of them is not in memory."""
+        parts = []
+        for chunk in chunks:
+            data = self._cache.memory.get(self.key(chunk))
+            if data is None:
+                return None
+            parts.append(_cut(memoryview(data), chunk, extent))
+        self._cache.count_hits(len(parts))
+        return (parts[0] if len(parts) == 1 else b"".join(parts)) if parts else None
+
+    async def read(self, chunk: Chunk, extent: Extent) -> memoryview:
+        """What a block has of `extent`, from memory or from storage, as soon as that much of it has arrived.
+
+        Raises:
+            DirectIOError: it cannot be had.
+        """
+        part = chunk.extent.intersect(extent)
+        start = chunk.extent.start
+        return await self._cache.read(self._wanted(chunk), part.start - start, part.stop - start, self._remote.land)
+
+    def batches(self, chunks: Sequence[Chunk]) -> list[Sequence[Chunk]]:
+        """Those of `chunks` that are neither in memory nor under way, in parts that are worth a `fetch` each."""
+        missing = [chunk for chunk in chunks if not self.cached(chunk)]
+        longest, position = len(missing) // PARALLEL, 0
+        batches: list[Sequence[Chunk]] = []
+        while position < len(missing):
+            count = max(1, min(longest, RUN // len(missing[position].extent)))
+            batches.append(missing[position : position + count])
+            position += count
+        return batches
+
+    def fetch(self, chunks: Sequence[Chunk]) -> Run:
+        """Begins to fetch those of `chunks` that are neither in memory nor under way, one after the other."""
+        return self._cache.fetch(map(self._wanted, chunks), self._remote.land)
 
     async def download(self, chunk: Chunk) -> bytes:
         """A block's plaintext from storage, for who leaves the caches as they are."""
@@ -82,6 +128,16 @@ class BlockSource:
     def key(self, chunk: Chunk) -> BlockKey:
         """What names the block in the caches."""
         return BlockKey(self.file_id, self._version, chunk.extent.start)
+
+    def _wanted(self, chunk: Chunk) -> Wanted:
+        block = BlockInfo(self.file_id, chunk.number, chunk.extent.start, len(chunk.extent))
+        return Wanted(self.key(chunk), block, origin(chunk))
+
+
+def _cut(data: memoryview, chunk: Chunk, wanted: Extent) -> memoryview:
+    """The part of a block that was asked for, not copied."""
+    part = chunk.extent.intersect(wanted)
+    return data[part.start - chunk.extent.start : part.stop - chunk.extent.start]
 
 
 def origin(chunk: Chunk) -> str:

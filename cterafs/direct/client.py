@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection
+import functools
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -15,7 +16,9 @@ from anyio.abc import TaskGroup
 from cterafs import errors
 from cterafs.direct import codec, wire
 from cterafs.direct.api import BlockListAPI
+from cterafs.direct.cipher import unwrap_key
 from cterafs.direct.flight import Spawner
+from cterafs.direct.landing import Landing
 from cterafs.direct.remote import RemoteFile
 from cterafs.direct.retry import Patience
 from cterafs.direct.slots import Slots
@@ -126,16 +129,27 @@ class DirectIO:
             errors.BlockError: after the retries; not retried is a `DownloadError` whose `status` says that it is of no
                 use, so that who has the list can renew it.
         """
-        block = BlockInfo(block_map.file_id, chunk.number, chunk.extent.start, len(chunk.extent))
+        landing = Landing(BlockInfo(block_map.file_id, chunk.number, chunk.extent.start, len(chunk.extent)))
+        await self.land(block_map, (landing,))
+        return landing.take()
+
+    async def land(self, block_map: BlockMap, landings: Sequence[Landing]) -> None:
+        """Fetches blocks of one list into their landings, one after the other; those that are `dropped` are left out.
+
+        Where one hangs, those behind it are dropped, so that somebody else can fetch them.
+
+        Raises:
+            errors.BlockError: as `fetch` does, for the first that cannot be had. Those behind it were not tried.
+        """
         patience = Patience(self._timeout)
-        while True:
+        while pending := [landing for landing in landings if not (landing.complete or landing.dropped)]:
             try:
-                return await self._attempt(block_map, chunk, block, patience)
-            except errors.DownloadError as error:
-                if error.status is not None and error.status < 500 and error.status not in REPEATABLE:
-                    raise
-                await patience.after(error)
+                await self._attempt(block_map, pending, patience)
             except errors.BlockError as error:
+                if pending[0].complete:
+                    patience = Patience(self._timeout)  # another block, another patience
+                if isinstance(error, errors.DownloadError) and _final(error.status):
+                    raise
                 await patience.after(error)
 
     def blocks(self, file_id: int, byte_range: ByteRange | None = None, max_workers: int | None = None) -> Streamer:
@@ -211,19 +225,19 @@ class DirectIO:
     def _unwrapped(self, wrapped: str, file_id: int) -> bytes:
         if self._secret is None:
             raise errors.DecryptKeyError(file_id, "the file is encrypted, and a bearer token alone opens no key")
-        return codec.unwrap_key(wrapped, self._secret, file_id)
+        return unwrap_key(wrapped, self._secret, file_id)
 
-    async def _attempt(self, block_map: BlockMap, chunk: Chunk, block: BlockInfo, patience: Patience) -> bytes:
+    async def _attempt(self, block_map: BlockMap, landings: Sequence[Landing], patience: Patience) -> None:
         if self._group is None:
             raise RuntimeError("use `async with DirectIO(...)`")
+        stalled = functools.partial(_drop_behind_the_first, landings)
         try:
-            async with self._slots.transfer(min(self._timeout / TRIES, patience.left())) as transfer:
+            async with self._slots.transfer(min(self._timeout / TRIES, patience.left()), stalled) as transfer:
                 try:
-                    return await to_thread.run_sync(
+                    await to_thread.run_sync(
                         self._download,
                         block_map,
-                        chunk.url,
-                        block,
+                        landings,
                         transfer,
                         abandon_on_cancel=True,
                         limiter=self._threads,
@@ -234,11 +248,18 @@ class DirectIO:
         except errors.BlockError:
             raise
         except TimeoutError:
-            raise errors.DownloadTimeout(block, "stuck") from None
+            stuck = next((landing for landing in landings if not landing.complete), landings[-1])
+            raise errors.DownloadTimeout(stuck.block, "stuck") from None
 
-    def _download(self, block_map: BlockMap, url: str, block: BlockInfo, transfer: Transfer) -> bytes:
-        raw = self._storage.get(url, block, transfer)
-        return codec.decode(raw, block, block_map.key, block_map.compression)
+    def _download(self, block_map: BlockMap, landings: Sequence[Landing], transfer: Transfer) -> None:
+        for landing in landings:
+            if landing.dropped:
+                continue
+            [chunk] = block_map.span(landing.extent)
+            decode = functools.partial(codec.land, landing=landing, key=block_map.key, how=block_map.compression)
+            self._storage.get(chunk.url, landing.block, transfer, decode)
+            landing.verify()
+            landing.finish()
 
     def _stream(self, file_id: int, byte_range: ByteRange | None, workers: int | None, *, ordered: bool) -> Streamer:
         asked = byte_range or ByteRange()
@@ -254,6 +275,17 @@ class DirectIO:
             ordered=ordered,
             tasks=self.tasks,
         )
+
+
+def _final(status: int | None) -> bool:
+    """Whether asking storage again the same way is of no use."""
+    return status is not None and status < 500 and status not in REPEATABLE
+
+
+def _drop_behind_the_first(landings: Sequence[Landing]) -> None:
+    """One of them hangs: who wants the others shall not wait for it."""
+    for landing in [landing for landing in landings if not landing.complete][1:]:
+        landing.drop()
 
 
 def _portal_url(url: str) -> str:

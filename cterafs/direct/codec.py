@@ -1,36 +1,43 @@
-"""From what storage holds to plaintext: unwrap, decrypt, decompress, verify. Pure.
+"""From what storage holds to plaintext, while it arrives: decrypt, decompress, verify.
 
-A block in storage is, from the outside in: 16 bytes of MD5 (some Azure containers only), 1 version byte, 16 bytes of IV
-and AES-CBC ciphertext with PKCS#7 padding where it is encrypted; then gzip, snappy (raw, or in snappy-java's frames),
-an LZ4 frame, or the plain bytes.
+A block in storage is, from the outside in: 16 bytes of MD5 (some Azure containers only), AES-CBC where it is encrypted
+(`cipher`); then gzip, snappy (raw, or in snappy-java's frames), an LZ4 frame, or the plain bytes.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 import zlib
+from typing import Protocol
 
 import cramjam
 import lz4.frame
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from cterafs import errors
 from cterafs.direct.buffers import written
+from cterafs.direct.cipher import SCRATCH, Decrypted, encrypted_size
+from cterafs.direct.landing import Landing
+from cterafs.direct.source import After, Source, readall
 from cterafs.errors import BlockInfo
 from cterafs.model import Compression
 
 Buffer = bytes | bytearray | memoryview
 
-AES_BLOCK = 16
-HEADER = 1 + AES_BLOCK  # the version byte, which is ignored, and the IV
 PREFIX = 16  # the MD5 in front
 
 GZIP_MAGIC = b"\x1f\x8b"
 SNAPPY_MAGIC = b"\x82SNAPPY\x00"
 SNAPPY_HEADER = 16  # the magic, and two 32-bit versions
 LZ4_MAGIC = b"\x04\x22\x4d\x18"
+BEGINNING = SNAPPY_HEADER
+"""Bytes that tell the codec."""
+
+
+class Stored(Source, Protocol):
+    """A block as storage sends it; `size` is None where storage does not tell before the end."""
+
+    @property
+    def size(self) -> int | None: ...
 
 
 def stored_limit(length: int) -> int:
@@ -41,26 +48,11 @@ def stored_limit(length: int) -> int:
     return length + length // 6 + 4096
 
 
-def unwrap_key(wrapped: str, secret: str, file_id: int | None = None) -> bytes:
-    """The data key: AES-256-ECB under the secret access key, around a padded, quoted base64 string.
+def land(stored: Stored, landing: Landing, key: bytes | None, how: Compression | None) -> None:
+    """Decodes a block into its landing, as far as it comes, and reads it to its end; `landing.finish` is left to do.
 
-    Raises:
-        errors.DecryptKeyError: it does not unwrap to an AES key.
-    """
-    try:
-        secret_key = base64.b64decode(secret)[:32].ljust(32, b"\0")
-        decryptor = Cipher(algorithms.AES(secret_key), modes.ECB()).decryptor()  # noqa: S305  # what portals wrap with
-        padded = decryptor.update(base64.b64decode(wrapped)) + decryptor.finalize()
-        key = base64.b64decode(bytes(_unpad(memoryview(padded))).strip(b'"'), validate=True)
-    except (ValueError, binascii.Error):
-        raise errors.DecryptKeyError(file_id) from None
-    if len(key) not in (16, 24, 32):
-        raise errors.DecryptKeyError(file_id, f"{len(key)} bytes are not an AES key")
-    return key
-
-
-def decode(raw: Buffer, block: BlockInfo, key: bytes | None, how: Compression | None) -> bytes:
-    """The plaintext of a block, of exactly `block.length` bytes; never allocates much more than that.
+    What is not decoded as it comes, since it cannot be (raw snappy) or since the portal does not say how it is stored,
+    is decoded whole.
 
     Args:
         key: None where the block is not encrypted.
@@ -71,41 +63,167 @@ def decode(raw: Buffer, block: BlockInfo, key: bytes | None, how: Compression | 
         errors.DecompressBlockError: it is not what its codec writes, or a checksum of the codec is wrong.
         errors.BlockValidationException: it has another length.
     """
-    if key is None:
-        return _expand(raw, block, how)
-    plain = _decrypt(memoryview(raw), block, key)
+    block = landing.block
+    plain: Source = stored if key is None else Decrypted(stored, block, key)
+    if how is Compression.NONE and (key is None or stored.size == encrypted_size(block.length)):
+        _copy(plain, landing)
+        return
+    beginning = _beginning(plain)
+    rest = After(beginning, plain)
+    if how in (None, Compression.NONE):
+        landing.replace(_whole(rest, block, how, encrypted=key is not None))
+    elif beginning[:2] == GZIP_MAGIC:
+        _inflate(rest, landing)
+    elif beginning[:8] == SNAPPY_MAGIC:
+        _unsnap_frames(plain, landing)
+    elif beginning[:4] == LZ4_MAGIC:
+        _unlz4(rest, landing)
+    else:
+        landing.replace(_whole(rest, block, how, encrypted=key is not None))
+
+
+def _beginning(source: Source) -> bytes:
+    view = memoryview(bytearray(BEGINNING))
+    filled = 0
+    while filled < BEGINNING and (count := source.readinto(view[filled:])):
+        filled += count
+    return bytes(view[:filled])
+
+
+def _copy(plain: Source, landing: Landing) -> None:
+    view = landing.start()
+    filled, length = 0, landing.block.length
+    while filled < length and (count := plain.readinto(view[filled:])):
+        filled += count
+        landing.advance(count)
+    if filled == length and plain.readinto(memoryview(bytearray(1))):
+        raise errors.BlockValidationException(landing.block, f"it holds at least {length + 1} bytes")
+
+
+# --- codecs, as it comes ----------------------------------------------------------------------------------------------
+
+
+def _inflate(data: Source, landing: Landing) -> None:
+    stream = zlib.decompressobj(wbits=31)  # a gzip header and trailer
+    view, filled = landing.start(), 0
+    piece = memoryview(bytearray(SCRATCH))
+    count = -1
+    while count:
+        count = data.readinto(piece)
+        if count and stream.eof:
+            raise errors.DecompressBlockError(landing.block, "bytes follow its end")
+        pending: Buffer = piece[:count]
+        while not stream.eof:
+            try:
+                plain = stream.decompress(pending, SCRATCH)
+            except zlib.error as error:
+                raise errors.DecompressBlockError(landing.block, str(error)) from None
+            if not plain:
+                break
+            filled = _put(plain, view, filled, landing)
+            pending = stream.unconsumed_tail
+    _ended(landing.block, complete=stream.eof, trailing=bool(stream.unused_data))
+
+
+def _unlz4(data: Source, landing: Landing) -> None:
+    stream = lz4.frame.LZ4FrameDecompressor()
+    view, filled = landing.start(), 0
+    piece = memoryview(bytearray(SCRATCH))
+    while count := data.readinto(piece):
+        if stream.eof:
+            raise errors.DecompressBlockError(landing.block, "bytes follow its end")
+        pending: Buffer = piece[:count]
+        while not stream.eof:
+            try:
+                plain = stream.decompress(pending, max_length=SCRATCH)
+            except RuntimeError as error:
+                raise errors.DecompressBlockError(landing.block, str(error)) from None
+            filled = _put(plain, view, filled, landing)
+            pending = b""  # what is left of it, the stream keeps
+            if stream.needs_input:
+                break
+    _ended(landing.block, complete=stream.eof, trailing=bool(stream.unused_data))
+
+
+def _put(plain: bytes, view: memoryview, filled: int, landing: Landing) -> int:
+    stop = filled + len(plain)
+    if stop > len(view):
+        raise errors.BlockValidationException(landing.block, f"it holds at least {len(view) + 1} bytes")
+    view[filled:stop] = plain
+    landing.advance(len(plain))
+    return stop
+
+
+def _ended(block: BlockInfo, *, complete: bool, trailing: bool) -> None:
+    if not complete:
+        raise errors.DecompressBlockError(block, "it is cut short")
+    if trailing:
+        raise errors.DecompressBlockError(block, "bytes follow its end")
+
+
+def _unsnap_frames(data: Source, landing: Landing) -> None:
+    """From behind the header: frames of a 32-bit length and raw snappy."""
+    view, filled = landing.start(), 0
+    scratch = memoryview(bytearray(SCRATCH))
+    begin = end = 0  # of what is in `scratch` and not decompressed yet
+    while count := data.readinto(scratch[end:]):
+        end += count
+        while end - begin >= 4 and (stop := begin + 4 + int.from_bytes(scratch[begin : begin + 4], "big")) <= end:
+            filled += _unsnap_into(scratch[begin + 4 : stop], view[filled:], landing)
+            begin = stop
+        if end == len(scratch):
+            scratch, end = _moved(scratch, begin, end, landing.block), end - begin
+            begin = 0
+    if begin != end:
+        raise errors.DecompressBlockError(landing.block, "a snappy frame is cut short")
+
+
+def _moved(scratch: memoryview, begin: int, end: int, block: BlockInfo) -> memoryview:
+    """What is left goes to the beginning, of a larger buffer if it is the beginning of a frame that needs one."""
+    left = bytes(scratch[begin:end])
+    size = int.from_bytes(left[:4], "big") if len(left) >= 4 else 0
+    if size > stored_limit(block.length):
+        raise errors.DecompressBlockError(block, "a snappy frame is larger than a block")
+    if 4 + size > len(scratch):
+        scratch = memoryview(bytearray(4 + size))
+    scratch[: len(left)] = left
+    return scratch
+
+
+def _unsnap_into(frame: memoryview, room: memoryview, landing: Landing) -> int:
+    if not frame:
+        raise errors.DecompressBlockError(landing.block, "a snappy frame is empty")
     try:
-        return _expand(plain, block, how)
+        claimed = cramjam.snappy.decompress_raw_len(frame)
+        if claimed > len(room):
+            raise errors.BlockValidationException(landing.block, f"it holds at least {landing.block.length + 1} bytes")
+        count = cramjam.snappy.decompress_raw_into(frame, room[:claimed])
+    except cramjam.DecompressionError as error:
+        raise errors.DecompressBlockError(landing.block, str(error)) from None
+    landing.advance(count)
+    return count
+
+
+# --- whole ------------------------------------------------------------------------------------------------------------
+
+
+def _whole(source: Source, block: BlockInfo, how: Compression | None, *, encrypted: bool) -> bytes:
+    """The plaintext of a decrypted block."""
+    data = readall(source, stored_limit(block.length))
+    if len(data) > stored_limit(block.length):
+        raise errors.BlockValidationException(block, f"it takes at least {len(data)} bytes in storage")
+    try:
+        return _expand(data, block, how)
     except errors.BlockError:
+        if not encrypted:
+            raise
         # With an MD5 in front, what was taken for the IV is not: CBC then yields 16 bytes of rubbish, and after
         # them the very plaintext. So the second try needs no second decryption.
         try:
-            return _expand(memoryview(plain)[PREFIX:], block, how)
+            return _expand(memoryview(data)[PREFIX:], block, how)
         except errors.BlockError:
             pass
         raise
-
-
-def _decrypt(stored: memoryview, block: BlockInfo, key: bytes) -> bytes:
-    body = stored[HEADER:]
-    if not body or len(body) % AES_BLOCK:
-        raise errors.DecryptBlockError(block, f"{len(stored)} bytes are not whole AES blocks")
-    decryptor = Cipher(algorithms.AES(key), modes.CBC(bytes(stored[1:HEADER]))).decryptor()
-
-    def decrypt(view: memoryview) -> int:
-        return len(_unpad(view[: decryptor.update_into(body, view)]))
-
-    try:
-        return written(len(body) + AES_BLOCK - 1, decrypt)  # with the room that update_into insists on
-    except ValueError as error:
-        raise errors.DecryptBlockError(block, str(error)) from None
-
-
-def _unpad(padded: memoryview) -> memoryview:
-    count = padded[-1] if padded else 0
-    if not 1 <= count <= AES_BLOCK or padded[-count:] != bytes([count]) * count:
-        raise ValueError("wrong padding")
-    return padded[:-count]
 
 
 def _expand(data: Buffer, block: BlockInfo, how: Compression | None) -> bytes:
@@ -121,62 +239,22 @@ def _expand(data: Buffer, block: BlockInfo, how: Compression | None) -> bytes:
 
 def _decompress(data: memoryview, block: BlockInfo, how: Compression | None) -> bytes:
     # No raw snappy begins like the others: its first element would refer back to before the beginning.
-    if data[:2] == GZIP_MAGIC:
-        return _gunzip(data, block)
-    if data[:8] == SNAPPY_MAGIC:
-        return _unsnap_frames(data[SNAPPY_HEADER:], block)
-    if data[:4] == LZ4_MAGIC:
-        return _unlz4(data, block)
+    for magic, expand in ((GZIP_MAGIC, _inflate), (SNAPPY_MAGIC, _unsnap_frames), (LZ4_MAGIC, _unlz4)):
+        if data[: len(magic)] == magic:
+            landing = Landing(block)
+            expand(After(data[SNAPPY_HEADER if expand is _unsnap_frames else 0 :]), landing)
+            landing.verify()
+            return landing.take()
     if how in (Compression.SNAPPY, None):
-        return _unsnap(data, block.length, block)
+        return _unsnap(data, block)
     raise errors.DecompressBlockError(block, f"it does not begin like {how.value}")
 
 
-def _gunzip(data: memoryview, block: BlockInfo) -> bytes:
-    stream = zlib.decompressobj(wbits=31)  # a gzip header and trailer
-    try:
-        plain = stream.decompress(data, block.length + 1)
-    except zlib.error as error:
-        raise errors.DecompressBlockError(block, str(error)) from None
-    return _ended(plain, block, complete=stream.eof, trailing=bool(stream.unused_data))
-
-
-def _unlz4(data: memoryview, block: BlockInfo) -> bytes:
-    stream = lz4.frame.LZ4FrameDecompressor()
-    try:
-        plain = stream.decompress(data, max_length=block.length + 1)
-    except RuntimeError as error:
-        raise errors.DecompressBlockError(block, str(error)) from None
-    return _ended(plain, block, complete=stream.eof, trailing=bool(stream.unused_data))
-
-
-def _ended(plain: bytes, block: BlockInfo, *, complete: bool, trailing: bool) -> bytes:
-    if len(plain) <= block.length and not complete:
-        raise errors.DecompressBlockError(block, "it is cut short")
-    if trailing:
-        raise errors.DecompressBlockError(block, "bytes follow its end")
-    return _exactly(plain, block)
-
-
-def _unsnap_frames(data: memoryview, block: BlockInfo) -> bytes:
-    parts: list[bytes] = []
-    room = block.length
-    while data:
-        size = int.from_bytes(data[:4], "big")
-        frame = data[4 : 4 + size]
-        if len(frame) != size or not size:
-            raise errors.DecompressBlockError(block, "a snappy frame is cut short")
-        parts.append(_unsnap(frame, None, block, limit=room))
-        room -= len(parts[-1])
-        data = data[4 + size :]
-    return _exactly(parts[0] if len(parts) == 1 else b"".join(parts), block)
-
-
-def _unsnap(data: memoryview, length: int | None, block: BlockInfo, *, limit: int = 0) -> bytes:
+def _unsnap(data: memoryview, block: BlockInfo) -> bytes:
     """Raw snappy, which states its length first: that is checked before anything is allocated."""
     try:
         claimed = cramjam.snappy.decompress_raw_len(data)
-        if (claimed > limit) if length is None else (claimed != length):
+        if claimed != block.length:
             raise errors.BlockValidationException(block, f"it holds {claimed} bytes")
         return written(claimed, functools.partial(cramjam.snappy.decompress_raw_into, data))
     except cramjam.DecompressionError as error:
@@ -185,6 +263,5 @@ def _unsnap(data: memoryview, length: int | None, block: BlockInfo, *, limit: in
 
 def _exactly(plain: Buffer, block: BlockInfo) -> bytes:
     if len(plain) != block.length:
-        more = "at least " if len(plain) == block.length + 1 else ""
-        raise errors.BlockValidationException(block, f"it holds {more}{len(plain)} bytes")
+        raise errors.BlockValidationException(block, f"it holds {len(plain)} bytes")
     return bytes(plain)

@@ -6,9 +6,11 @@ less than half of what a plain socket does.
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import select
 import socket
+import ssl
+import struct
 from dataclasses import dataclass
 
 from cterafs.direct.buffers import written
@@ -16,7 +18,14 @@ from cterafs.direct.transfer import Transfer
 
 MAX_HEAD = 64 << 10
 """Bytes of status line and headers, or of one line in a chunked body. Servers commonly allow 8 to 16 KiB."""
-RECEIVE = 64 << 10
+RECEIVE = 2048
+"""Bytes asked for where a head is expected: whole heads, and little of the body, which would have to be copied."""
+MOST = 256 << 10
+"""Bytes received at a time, so that others see how far it is."""
+PAUSE = struct.pack("@ll", 0, 200_000)
+"""0.2 s as a `struct timeval`: a call on a plain socket returns after so long, with what has come or without."""
+PIECE = 64 << 10
+"""Bytes read at a time of a body whose size is not told."""
 FINAL = 200
 
 
@@ -50,9 +59,18 @@ class Connection:
     """A socket with one answer at a time on it. Not thread-safe; `transfer` may be aborted from elsewhere."""
 
     def __init__(self, sock: socket.socket) -> None:
+        """`sock` is connected."""
         self.sock = sock
         self.idle_since = 0.0
         self._rest = b""  # what was received beyond the part that was wanted
+        self._flags = 0
+        if not isinstance(sock, ssl.SSLSocket):
+            # Python's own timeouts make every call two, and the interpreter's lock change hands as often; the kernel's
+            # can go with MSG_WAITALL, which makes one call of many.
+            sock.settimeout(None)
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                sock.setsockopt(socket.SOL_SOCKET, option, PAUSE)
+            self._flags = socket.MSG_WAITALL
 
     def close(self) -> None:
         self.sock.close()
@@ -69,33 +87,59 @@ class Connection:
         Raises:
             MalformedAnswer, OSError
         """
-        self.sock.settimeout(transfer.patience)
+        if not self._flags:
+            self.sock.settimeout(transfer.patience)
         self.sock.sendall(request)
         head = self._head(transfer)
         while 100 <= head.status < FINAL and head.status != 101:
             head = self._head(transfer)
         return head
 
-    def body(self, head: Head, limit: int, transfer: Transfer) -> tuple[bytes | bytearray, bool]:
-        """The whole body, and whether the connection can be used again.
+    def body(self, head: Head, limit: int, transfer: Transfer) -> Body:
+        """What follows the head, to be read before anything else.
 
         Raises:
-            Oversized: it has, or announces, more than `limit` bytes.
-            MalformedAnswer, OSError
+            Oversized: it announces more than `limit` bytes.
+            MalformedAnswer
         """
         if "transfer-encoding" in head.headers:
             if head.headers["transfer-encoding"].lower() != "chunked":
                 raise MalformedAnswer("an unknown transfer encoding")
-            return self._chunked(limit, transfer), head.reusable
+            return ChunkedBody(self, head, limit, transfer)
         announced = head.headers.get("content-length")
         if announced is None:
-            return self._to_the_end(limit, transfer), False
+            return EndlessBody(self, head, limit, transfer)
         if not (announced.isascii() and announced.isdigit()):
             raise MalformedAnswer("a content length that is no number")
         if len(announced) > 19 or int(announced) > limit:
             raise Oversized(f"at least {announced[:20]} bytes announced")
-        body = self._exactly(int(announced), transfer)
-        return body, head.reusable
+        return SizedBody(self, head, int(announced), transfer)
+
+    def receive(self, view: memoryview, transfer: Transfer) -> int:
+        """Puts what has come into `view`, waiting for at least one byte; 0 at the connection's end.
+
+        Raises:
+            OSError
+        """
+        if self._rest:
+            count = min(len(view), len(self._rest))
+            view[:count] = self._rest[:count]
+            self._rest = self._rest[count:]
+            return count
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                count = self.sock.recv_into(view[:MOST], 0, self._flags)
+                transfer.count(count)
+                return count
+            transfer.count(0)
+
+    def line(self, transfer: Transfer) -> bytes:
+        """Up to the next line end, which is left out.
+
+        Raises:
+            MalformedAnswer, OSError
+        """
+        return self._until(b"\r\n", transfer)
 
     def _head(self, transfer: Transfer) -> Head:
         text = self._until(b"\r\n\r\n", transfer)
@@ -117,7 +161,11 @@ class Connection:
             if len(buffer) > MAX_HEAD:
                 raise MalformedAnswer("a head of more than 64 KiB")
             searched = max(0, len(buffer) - len(end) + 1)
-            received = self.sock.recv(RECEIVE)
+            try:
+                received = self.sock.recv(RECEIVE)
+            except BlockingIOError:
+                transfer.count(0)
+                continue
             if not received:
                 raise CutShort("the connection was closed before an answer")
             transfer.count(len(received))
@@ -125,48 +173,116 @@ class Connection:
         self._rest = bytes(memoryview(buffer)[found + len(end) :])
         return bytes(memoryview(buffer)[:found])
 
-    def _exactly(self, size: int, transfer: Transfer) -> bytes:
-        return written(size, functools.partial(self._fill, transfer))
 
-    def _fill(self, transfer: Transfer, view: memoryview) -> int:
-        filled = min(len(view), len(self._rest))
-        view[:filled] = self._rest[:filled]
-        self._rest = self._rest[filled:]
-        while filled < len(view):
-            received = self.sock.recv_into(view[filled:])
-            if not received:
-                raise CutShort(f"the connection was closed after {filled} of {len(view)} bytes")
-            transfer.count(received)
-            filled += received
+class Body:
+    """The body of an answer, as it comes. Whoever reads it reads it to its end, or closes the connection.
+
+    Attributes:
+        headers: of the answer.
+        size: bytes in all, where the head tells it.
+        reusable: the connection can be used again, once all is read.
+    """
+
+    def __init__(self, connection: Connection, head: Head, size: int | None, transfer: Transfer) -> None:
+        self.headers = head.headers
+        self.size = size
+        self.reusable = head.reusable
+        self._connection = connection
+        self._transfer = transfer
+
+    def readinto(self, view: memoryview) -> int:
+        """Puts what has come into `view`, waiting for at least one byte; 0 at the end.
+
+        Raises:
+            MalformedAnswer, OSError
+        """
+        raise NotImplementedError
+
+    def readall(self) -> bytes | bytearray:
+        """The rest, at once.
+
+        Raises:
+            MalformedAnswer, OSError
+        """
+        body = bytearray()
+        piece = memoryview(bytearray(PIECE))
+        while count := self.readinto(piece):
+            body += piece[:count]
+        return body
+
+
+class SizedBody(Body):
+    """`Content-Length` tells where it ends."""
+
+    def __init__(self, connection: Connection, head: Head, size: int, transfer: Transfer) -> None:
+        super().__init__(connection, head, size, transfer)
+        self._left = size
+
+    def readinto(self, view: memoryview) -> int:
+        if not self._left:
+            return 0
+        count = self._connection.receive(view[: self._left] if len(view) > self._left else view, self._transfer)
+        if not count:
+            raise CutShort(f"the connection was closed {self._left} bytes too early")
+        self._left -= count
+        return count
+
+    def readall(self) -> bytes:
+        return written(self._left, self._fill)
+
+    def _fill(self, view: memoryview) -> int:
+        filled = 0
+        while count := self.readinto(view[filled:]):
+            filled += count
         return filled
 
-    def _chunked(self, limit: int, transfer: Transfer) -> bytearray:
-        body = bytearray()
-        while True:
-            size = self._chunk_size(transfer)
-            if len(body) + size > limit:
-                raise Oversized(f"more than {limit} bytes")
-            if not size:
-                break
-            body += self._exactly(size, transfer)
-            if self._until(b"\r\n", transfer):
-                raise MalformedAnswer("a chunk does not end where it should")
-        while self._until(b"\r\n", transfer):
-            pass  # trailers
-        return body
 
-    def _chunk_size(self, transfer: Transfer) -> int:
-        digits = self._until(b"\r\n", transfer).partition(b";")[0].strip()
+class ChunkedBody(Body):
+    """`Transfer-Encoding: chunked`. `limit` bounds what it may come to."""
+
+    def __init__(self, connection: Connection, head: Head, limit: int, transfer: Transfer) -> None:
+        super().__init__(connection, head, None, transfer)
+        self._limit = limit
+        self._left = 0  # of the chunk that is being read
+        self._begun = self._ended = False
+
+    def readinto(self, view: memoryview) -> int:
+        if self._ended or (not self._left and not self._next_chunk()):
+            return 0
+        count = self._connection.receive(view[: self._left], self._transfer)
+        if not count:
+            raise CutShort("the connection was closed within a chunk")
+        self._left -= count
+        return count
+
+    def _next_chunk(self) -> int:
+        if self._begun and self._connection.line(self._transfer):
+            raise MalformedAnswer("a chunk does not end where it should")
+        digits = self._connection.line(self._transfer).partition(b";")[0].strip()
         if not digits or len(digits) > 15 or digits.strip(b"0123456789abcdefABCDEF"):
             raise MalformedAnswer("a chunk size that is no number")
-        return int(digits, 16)
+        self._begun, self._left = True, int(digits, 16)
+        self._limit -= self._left
+        if self._limit < 0:
+            raise Oversized("more bytes than a block can have")
+        if not self._left:
+            while self._connection.line(self._transfer):
+                pass  # trailers
+            self._ended = True
+        return self._left
 
-    def _to_the_end(self, limit: int, transfer: Transfer) -> bytearray:
-        body = bytearray(self._rest)
-        self._rest = b""
-        while received := self.sock.recv(RECEIVE):
-            transfer.count(len(received))
-            body += received
-            if len(body) > limit:
-                raise Oversized(f"more than {limit} bytes")
-        return body
+
+class EndlessBody(Body):
+    """It ends with the connection."""
+
+    def __init__(self, connection: Connection, head: Head, limit: int, transfer: Transfer) -> None:
+        super().__init__(connection, head, None, transfer)
+        self.reusable = False
+        self._limit = limit
+
+    def readinto(self, view: memoryview) -> int:
+        count = self._connection.receive(view, self._transfer)
+        self._limit -= count
+        if self._limit < 0:
+            raise Oversized("more bytes than a block can have")
+        return count

@@ -12,7 +12,9 @@ from typing import Protocol, Self
 
 from cterafs import errors
 from cterafs.direct.flight import Flight, Spawner
+from cterafs.direct.landing import Landing
 from cterafs.direct.presigned import lifetime, stable_path
+from cterafs.errors import BlockInfo
 from cterafs.model import BlockMap, Chunk, Extent
 
 WHOLE = 1 << 30
@@ -33,7 +35,7 @@ class BlockSource(Protocol):
     @property
     def tasks(self) -> Spawner: ...
     async def block_map(self, file_id: int, extent: Extent | None = None) -> BlockMap: ...
-    async def fetch(self, block_map: BlockMap, chunk: Chunk) -> bytes: ...
+    async def land(self, block_map: BlockMap, landings: Sequence[Landing]) -> None: ...
 
 
 Ask = Extent | None
@@ -112,33 +114,52 @@ class RemoteFile:
         """The same blocks, as an asynchronous iterator that fetches lists on the way."""
         return Walk(self, extent)
 
+    def known(self, extent: Extent) -> Sequence[Chunk]:
+        """The blocks that hold all of `extent`, if that can be told at once; otherwise none."""
+        if self._changed is None:
+            for window in reversed(self._windows.values()):
+                if window.map.extent.contains(extent):
+                    return window.map.span(extent)
+        return ()
+
     async def read(self, chunk: Chunk) -> bytes:
-        """The plaintext of one of the file's blocks, by its present URL, renewed once if storage refuses that.
+        """The plaintext of one of the file's blocks.
 
         Raises:
-            errors.BlockError: after the retries.
+            as `land` does.
+        """
+        landing = Landing(BlockInfo(self.file_id, chunk.number, chunk.extent.start, len(chunk.extent)))
+        await self.land((landing,))
+        return landing.take()
+
+    async def land(self, landings: Sequence[Landing]) -> None:
+        """Fetches blocks of the file one after the other, by their present URLs, renewed once if storage refuses them.
+
+        Those that are `dropped` on the way are left out.
+
+        Raises:
+            errors.BlockError: after the retries, for the first that cannot be had.
             errors.DirectIOAPIError, errors.DecryptKeyError: the list cannot be had.
             errors.VersionChangedError: also where storage does not know the block any more.
         """
-        window = await self._window(chunk.extent.start)
-        try:
-            return await self._fetch(window, chunk)
-        except errors.DownloadError as error:
-            if error.status not in (EXPIRED, GONE):
-                raise
-        renewed = await self._renewed(window)
-        try:
-            return await self._fetch(renewed, chunk)
-        except errors.DownloadError as error:
-            if error.status == GONE:
-                self._fail("storage has the block no longer")
-            raise
-
-    async def _fetch(self, window: _Window, chunk: Chunk) -> bytes:
-        found = window.map.span(chunk.extent)
-        if len(found) != 1 or found[0].extent != chunk.extent:
-            self._fail("its blocks are cut differently")
-        return await self._client.fetch(window.map, found[0])
+        refused = -1
+        while pending := [landing for landing in landings if not (landing.complete or landing.dropped)]:
+            window = await self._window(pending[0].block.offset)
+            run = [landing for landing in pending if window.holds(landing.block.offset)]
+            for landing in run:
+                if [chunk.extent for chunk in window.map.span(landing.extent)] != [landing.extent]:
+                    self._fail("its blocks are cut differently")
+            try:
+                await self._client.land(window.map, run)
+            except errors.DownloadError as error:
+                if error.status not in (EXPIRED, GONE):
+                    raise
+                if error.block.offset == refused:
+                    if error.status == GONE:
+                        self._fail("storage has the block no longer")
+                    raise
+                refused = error.block.offset
+                await self._renewed(window)
 
     async def _window(self, position: int) -> _Window:
         """The list that has the block of the byte at `position`, which the file has."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -21,6 +21,7 @@ GRACE = 1.0
 @dataclass(eq=False, slots=True)
 class _Download:
     transfer: Transfer
+    stalled: Callable[[], None]
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     counts: bool = True
 
@@ -34,14 +35,18 @@ class Slots:
         self._busy = anyio.Event()
 
     @asynccontextmanager
-    async def transfer(self, patience: float) -> AsyncIterator[Transfer]:
+    async def transfer(self, patience: float, stalled: Callable[[], None] = lambda: None) -> AsyncIterator[Transfer]:
         """Waits for a slot. Leaving the block aborts the transfer if it still runs, so its thread is free at once.
+
+        Args:
+            patience: of the transfer.
+            stalled: called once it hangs.
 
         Raises:
             TimeoutError: it has been stuck for longer than `patience` seconds.
         """
         await self._free.acquire()
-        download = _Download(Transfer(patience))
+        download = _Download(Transfer(patience), stalled)
         self._downloads.add(download)
         self._busy.set()
         try:
@@ -66,8 +71,9 @@ class Slots:
 
     def _look_at(self, download: _Download) -> None:
         idle = download.transfer.idle()
-        if idle >= STALLED:
+        if idle >= STALLED and download.counts:
             self._give_up(download)
+            download.stalled()
         if idle >= download.transfer.patience + GRACE:
             download.scope.cancel()
 

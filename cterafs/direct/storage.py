@@ -11,23 +11,29 @@ import ssl
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from cterafs import __version__, errors
 from cterafs.direct.addresses import Endpoint, HostPolicy, Refused, Target, parse
-from cterafs.direct.checksums import mismatch
+from cterafs.direct.checksums import Checksums
 from cterafs.direct.codec import stored_limit
-from cterafs.direct.http1 import Connection, CutShort, Head, MalformedAnswer, Oversized
+from cterafs.direct.http1 import Body, Connection, CutShort, Head, MalformedAnswer, Oversized
 from cterafs.direct.retry import retry_after
 from cterafs.direct.transfer import Transfer
 from cterafs.errors import BlockInfo
+
+T = TypeVar("T")
 
 MAX_REDIRECTS = 3
 MAX_IDLE = 64
 """Connections kept for later, over all hosts: a few more than workers, whatever hosts a portal names."""
 IDLE_SECONDS = 30.0
 """nginx closes after 75 s, some load balancers after 60 s, S3 sooner: an older one is not worth trying."""
+FRESH = 0.1
+"""Seconds for which a connection is as it was left."""
 OK = 200
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -51,6 +57,47 @@ def tls_context(verify: bool, ca_file: str | None, option: str = "ca_file") -> s
     return context
 
 
+class Answer:
+    """A block as storage sends it, to be read once, to its end.
+
+    Attributes:
+        size: bytes in all; None where storage does not tell before the end.
+    """
+
+    def __init__(self, body: Body) -> None:
+        self.size = body.size
+        self.checksums = Checksums(body.headers)
+        self._body = body
+
+    def readinto(self, view: memoryview) -> int:
+        """Puts what has come into `view`, waiting for at least one byte; 0 at the end."""
+        count = self._body.readinto(view)
+        self.checksums.update(view[:count])
+        return count
+
+    def readall(self) -> bytes | bytearray:
+        """The rest, at once."""
+        rest = self._body.readall()
+        self.checksums.update(rest)
+        return rest
+
+
+@dataclass(frozen=True, slots=True)
+class _Want(Generic[T]):
+    """What to do with a body of at most `limit` bytes."""
+
+    limit: int
+    take: Callable[[Answer], T]
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken(Generic[T]):
+    """What was made of an answer; `wrong` names the checksum that is not the body's."""
+
+    result: T
+    wrong: str | None
+
+
 class Storage:
     """The object stores that a portal's block lists name. Thread-safe."""
 
@@ -60,8 +107,10 @@ class Storage:
         self._idle: OrderedDict[Connection, Endpoint] = OrderedDict()  # the longest idle first
         self._lock = threading.Lock()
 
-    def get(self, url: str, block: BlockInfo, transfer: Transfer) -> bytes | bytearray:
-        """What storage holds of a block: not yet decrypted, but whole.
+    def get(self, url: str, block: BlockInfo, transfer: Transfer, take: Callable[[Answer], T]) -> T:
+        """What `take` makes of what storage holds of a block: not yet decrypted.
+
+        `take` has to read it to its end; what it returns is kept back until the checksums were found to be right.
 
         Raises:
             errors.DownloadTimeout, errors.DownloadConnectionError
@@ -73,17 +122,17 @@ class Storage:
             target = parse(url)
         with _translated(block, f"{target.endpoint.host}: "):
             for _ in range(1 + MAX_REDIRECTS):
-                head, body = self._fetch(target, stored_limit(block.length), transfer)
+                head, taken = self._fetch(target, _Want(stored_limit(block.length), take), transfer)
                 if head.status not in REDIRECTS:
                     break
                 target = target.redirected(head.headers.get("location", ""))
-        if head.status != OK:
+        if taken is None:
             failure = errors.DownloadError(block, f"HTTP {head.status}", head.status)
             failure.retry_after = retry_after(head.headers.get("retry-after"))
             raise failure
-        if wrong := mismatch(head.headers, body):
-            raise errors.BlockValidationException(block, f"{wrong} is of other bytes")
-        return body
+        if taken.wrong:
+            raise errors.BlockValidationException(block, f"{taken.wrong} is of other bytes")
+        return taken.result
 
     def close(self) -> None:
         """Closes what is idle; downloads that are under way go on."""
@@ -92,42 +141,45 @@ class Storage:
         for connection in idle:
             connection.close()
 
-    def _fetch(self, target: Target, limit: int, transfer: Transfer) -> tuple[Head, bytes | bytearray]:
-        request = (
-            f"GET {target.path} HTTP/1.1\r\nHost: {target.endpoint.authority}\r\n"
-            f"User-Agent: cterafs/{__version__}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n\r\n"
-        ).encode("ascii")
-        endpoint = target.endpoint
-        while connection := self._reuse(endpoint):
+    def _fetch(self, target: Target, want: _Want[T], transfer: Transfer) -> tuple[Head, _Taken[T] | None]:
+        while connection := self._reuse(target.endpoint):
             before = transfer.received
             try:
-                return self._converse(connection, endpoint, request, limit, transfer)
+                return self._converse(connection, target, want, transfer)
             except ConnectionError:
                 if transfer.received > before:
                     raise
                 # the server had closed it meanwhile, which is no failure
-        return self._converse(self._connect(endpoint, transfer), endpoint, request, limit, transfer)
+        return self._converse(self._connect(target.endpoint, transfer), target, want, transfer)
 
     def _converse(
-        self, connection: Connection, endpoint: Endpoint, request: bytes, limit: int, transfer: Transfer
-    ) -> tuple[Head, bytes | bytearray]:
+        self, connection: Connection, target: Target, want: _Want[T], transfer: Transfer
+    ) -> tuple[Head, _Taken[T] | None]:
+        request = (
+            f"GET {target.path} HTTP/1.1\r\nHost: {target.endpoint.authority}\r\n"
+            f"User-Agent: cterafs/{__version__}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n\r\n"
+        ).encode("ascii")
+        taken = None
+        reusable = False  # what an error says may be long, and is not needed
         try:
             transfer.attach(connection.sock)
             head = connection.exchange(request, transfer)
             if head.status == OK:
-                body, reusable = connection.body(head, limit, transfer)
-            else:
-                body, reusable = b"", False  # what an error says may be long, and is not needed
+                body = connection.body(head, want.limit, transfer)
+                answer = Answer(body)
+                result = want.take(answer)
+                taken = _Taken(result, answer.checksums.mismatch())
+                reusable = body.reusable
             transfer.detach()
         except BaseException:
             transfer.forget()
             connection.close()
             raise
         if reusable:
-            self._keep(connection, endpoint)
+            self._keep(connection, target.endpoint)
         else:
             connection.close()
-        return head, body
+        return head, taken
 
     def _connect(self, endpoint: Endpoint, transfer: Transfer) -> Connection:
         failure: OSError | None = None
@@ -156,7 +208,8 @@ class Storage:
     def _reuse(self, endpoint: Endpoint) -> Connection | None:
         """The connection to `endpoint` that was used last: the most likely to be alive still."""
         while connection := self._take(endpoint):
-            if connection.quiet() and time.monotonic() - connection.idle_since < IDLE_SECONDS:
+            idle = time.monotonic() - connection.idle_since
+            if idle < FRESH or (idle < IDLE_SECONDS and connection.quiet()):
                 return connection
             connection.close()
         return None
@@ -183,6 +236,8 @@ def _translated(block: BlockInfo, host: str = "") -> Iterator[None]:
     """The one map from what a connection raises to the errors of a block. None of the texts has a URL in it."""
     try:
         yield
+    except errors.BlockError:  # of the block's decoding, and an OSError like those below
+        raise
     except Oversized as error:
         raise errors.BlockValidationException(block, host + str(error)) from None
     except CutShort as error:

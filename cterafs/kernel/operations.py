@@ -191,7 +191,8 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]  # any buffer will do
-        return await self.volume.read(fh, off, size)
+        data = self.volume.ready(fh, off, size)
+        return await self.volume.read(fh, off, size) if data is None else data
 
     async def release(self, fh: FileHandleT) -> None:
         self.volume.close(fh)

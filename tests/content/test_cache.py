@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import trio
 import trio.testing
 
-from cterafs.content.cache import IN_FLIGHT_FACTOR, BlockCache
+from cterafs.content.cache import IN_FLIGHT_FACTOR, BlockCache, Wanted
 from cterafs.content.memory import BlockKey, BlockMemory
-from cterafs.errors import DirectIOError
+from cterafs.direct.landing import Landing
+from cterafs.errors import BlockInfo, DirectIOError
 from cterafs.stats import Stats
 
 KEY = BlockKey(7, "v1", 0)
@@ -26,17 +27,27 @@ class Storage:
         self.arrived = trio.Event()
         self.error: Exception | None = None
 
-    async def fetch(self) -> bytes:
-        self.started += 1
-        self.arrived.set()
-        try:
-            await self.gate.wait()
-        except trio.Cancelled:
-            self.cancelled += 1
-            raise
-        if self.error is not None:
-            raise self.error
-        return b"x" * 10
+    async def land(self, landings: Sequence[Landing]) -> None:
+        for landing in landings:
+            self.started += 1
+            self.arrived.set()
+            try:
+                await self.gate.wait()
+            except trio.Cancelled:
+                self.cancelled += 1
+                raise
+            if self.error is not None:
+                raise self.error
+            landing.replace(b"x" * 10)
+            landing.finish()
+
+
+def wanted(key: BlockKey, length: int = 10) -> Wanted:
+    return Wanted(key, BlockInfo(key.file_id, None, key.offset, length), "")
+
+
+async def get(cache: BlockCache, key: BlockKey, storage: Storage) -> bytes:
+    return bytes(await cache.read(wanted(key), 0, 10, storage.land))
 
 
 @pytest.fixture
@@ -51,7 +62,7 @@ async def test_many_readers_one_download(cache: BlockCache) -> None:
     storage, answers = Storage(), []
 
     async def read() -> None:
-        answers.append(await cache.get(KEY, 10, storage.fetch))
+        answers.append(await get(cache, KEY, storage))
 
     async with trio.open_nursery() as nursery:
         for _ in range(5):
@@ -60,7 +71,7 @@ async def test_many_readers_one_download(cache: BlockCache) -> None:
         storage.gate.set()
     assert answers == [b"x" * 10] * 5
     assert storage.started == 1
-    assert await cache.get(KEY, 10, storage.fetch) == b"x" * 10
+    assert await get(cache, KEY, storage) == b"x" * 10
     assert storage.started == 1
     assert cache.memory.used == 10
 
@@ -70,7 +81,7 @@ async def test_a_cancelled_reader_harms_no_other(cache: BlockCache) -> None:
     storage, answers = Storage(), []
 
     async def read() -> None:
-        answers.append(await cache.get(KEY, 10, storage.fetch))
+        answers.append(await get(cache, KEY, storage))
 
     async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as first:
@@ -91,11 +102,11 @@ async def test_when_all_readers_are_cancelled_the_download_is_and_the_next_reade
 ) -> None:
     storage = Storage()
     async with trio.open_nursery() as readers:
-        readers.start_soon(cache.get, KEY, 10, storage.fetch)
+        readers.start_soon(get, cache, KEY, storage)
         await storage.arrived.wait()
         readers.cancel_scope.cancel()
     storage.gate.set()
-    assert await cache.get(KEY, 10, storage.fetch) == b"x" * 10
+    assert await get(cache, KEY, storage) == b"x" * 10
     assert (storage.started, storage.cancelled) == (2, 1)
     assert cache.memory.used == 10
 
@@ -107,7 +118,7 @@ async def test_an_error_reaches_every_reader_and_nothing_stays_reserved(cache: B
 
     async def read() -> None:
         with pytest.raises(DirectIOError, match="refused") as caught:
-            await cache.get(KEY, 10, storage.fetch)
+            await get(cache, KEY, storage)
         errors.append(caught.value)
 
     async with trio.open_nursery() as nursery:
@@ -122,7 +133,7 @@ async def test_an_error_reaches_every_reader_and_nothing_stays_reserved(cache: B
 @pytest.mark.trio
 async def test_a_block_above_the_whole_budget_is_refused_at_once(cache: BlockCache) -> None:
     with pytest.raises(DirectIOError, match=r"cache\.memory"):
-        await cache.get(KEY, 100, Storage().fetch)
+        await cache.read(wanted(KEY, 100), 0, 100, Storage().land)
 
 
 @pytest.mark.trio
@@ -132,7 +143,7 @@ async def test_downloads_wait_for_room_in_turn_and_never_exceed_the_budget() -> 
         cache = BlockCache(memory, nursery, Stats())
         storages = [Storage() for _ in range(4)]
         for number, storage in enumerate(storages):
-            nursery.start_soon(cache.get, BlockKey(number, "v1", 0), 10, storage.fetch)
+            nursery.start_soon(get, cache, BlockKey(number, "v1", 0), storage)
             await trio.testing.wait_all_tasks_blocked()
         assert [storage.started for storage in storages] == [1, 1, 0, 0]
         assert memory.used == memory.limit
@@ -192,9 +203,9 @@ async def test_an_unforeseen_failure_is_the_readers_and_not_the_mounts(
     storage.error = ZeroDivisionError("secret")
     storage.gate.set()
     with pytest.raises(DirectIOError, match="unexpected ZeroDivisionError") as failure:
-        await cache.get(KEY, 10, storage.fetch)
+        await get(cache, KEY, storage)
     assert "secret" not in str(failure.value)
     assert "failed unexpectedly" in caplog.text
     storage.error = None
-    assert await cache.get(KEY, 10, storage.fetch) == b"x" * 10
+    assert await get(cache, KEY, storage) == b"x" * 10
     assert cache.memory.used == 10

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 import trio
 import trio.testing
+from played_storage import PlayedStorage
 
 from cterafs.content.budget import PART, Budget
 from cterafs.content.cache import BlockCache
@@ -27,7 +28,7 @@ NODE = Node(
 pytestmark = pytest.mark.trio
 
 
-class Remote:
+class Remote(PlayedStorage):
     """Blocks whose bytes tell their number. `hung` blocks never come, `broken` ones fail."""
 
     def __init__(self) -> None:

@@ -3,12 +3,15 @@
 import base64
 import gzip
 import hashlib
+from collections.abc import Callable
 
 import cramjam
 import lz4.frame
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
+from cterafs.direct.codec import land
+from cterafs.direct.landing import NOBODY, Landing
 from cterafs.errors import BlockInfo
 from cterafs.model import Compression
 
@@ -55,3 +58,38 @@ def wrap(key: bytes, secret: bytes, *, quoted: bool = True) -> str:
     padded = padder.update(b'"' + text + b'"' if quoted else text) + padder.finalize()
     encryptor = Cipher(algorithms.AES(secret[:32].ljust(32, b"\0")), modes.ECB()).encryptor()
     return base64.b64encode(encryptor.update(padded) + encryptor.finalize()).decode()
+
+
+class Trickle:
+    """A stored block that comes in pieces of at most `step` bytes."""
+
+    def __init__(self, stored: bytes, step: int, *, sized: bool = True) -> None:
+        self.size = len(stored) if sized else None
+        self._rest = memoryview(stored)
+        self._step = step
+
+    def readinto(self, view: memoryview) -> int:
+        count = min(len(view), self._step, len(self._rest))
+        view[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def decode(
+    stored: bytes,
+    block: BlockInfo,
+    key: bytes | None,
+    how: Compression | None,
+    *,
+    step: int = 1 << 20,
+    sized: bool = True,
+    watch: Callable[[Landing], None] | None = None,
+) -> bytes:
+    """What the decoder makes of a stored block; `watch` is told of each byte more."""
+    landing = Landing(block)
+    landing.tell = (lambda: watch(landing)) if watch else None
+    landing.awaited = 0 if watch else NOBODY
+    land(Trickle(stored, step, sized=sized), landing, key, how)
+    landing.verify()
+    landing.finish()
+    return landing.take()

@@ -3,17 +3,20 @@
 import base64
 import contextlib
 import gzip
+import random
 import tracemalloc
 
 import cramjam
 import lz4.frame
 import pytest
-from block_encoder import CODECS, FRAMED, block, compress, encrypt, wrap
+from block_encoder import CODECS, FRAMED, block, compress, decode, encrypt, wrap
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cterafs import errors
-from cterafs.direct.codec import decode, stored_limit, unwrap_key
+from cterafs.direct.cipher import unwrap_key
+from cterafs.direct.codec import stored_limit
+from cterafs.direct.landing import Landing
 from cterafs.model import Compression
 
 KEY = bytes(range(32))
@@ -26,15 +29,43 @@ plains = st.one_of(
 
 
 @settings(max_examples=150, deadline=None)
-@given(plains, codecs, st.sampled_from([None, 16, 24, 32]), st.binary(min_size=16, max_size=16), st.booleans())
-def test_what_was_encoded_comes_back(plain: bytes, codec: str, key_size: int | None, iv: bytes, prefix: bool) -> None:
+@given(
+    plains,
+    codecs,
+    st.sampled_from([None, 16, 24, 32]),
+    st.binary(min_size=16, max_size=16),
+    st.booleans(),
+    st.integers(1, 200_000),
+    st.booleans(),
+)
+def test_what_was_encoded_comes_back(
+    plain: bytes, codec: str, key_size: int | None, iv: bytes, prefix: bool, step: int, sized: bool
+) -> None:
     key = KEY[:key_size] if key_size else None
     stored = compress(plain, codec)
     if key:
         stored = encrypt(stored, key, iv, prefix=prefix)
     assert len(stored) <= stored_limit(len(plain))
-    assert decode(stored, block(len(plain)), key, CODECS[codec]) == plain
-    assert decode(bytearray(stored), block(len(plain)), key, None) == plain  # a portal that does not say
+    assert decode(stored, block(len(plain)), key, CODECS[codec], step=step, sized=sized) == plain
+    assert decode(stored, block(len(plain)), key, None, step=step, sized=sized) == plain  # a portal that does not say
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("codec", ["none", FRAMED, "gzip", "lz4"])
+def test_the_beginning_is_there_before_the_end(codec: str, key: bytes | None) -> None:
+    plain = random.Random(1).randbytes(1 << 20)
+    stored = compress(plain, codec)
+    seen: list[int] = []
+
+    def watch(landing: Landing) -> None:
+        assert landing.part(0, landing.filled) == plain[: landing.filled]
+        seen.append(landing.filled)
+        landing.awaited = landing.filled + 1
+
+    step = 16 << 10
+    decode(encrypt(stored, key) if key else stored, block(len(plain)), key, CODECS[codec], step=step, watch=watch)
+    assert seen[0] <= 128 << 10
+    assert len(seen) >= 8
 
 
 @settings(max_examples=400, deadline=None)
@@ -116,7 +147,7 @@ def test_a_bomb_does_not_go_off(stored: bytes) -> None:
     try:
         with pytest.raises(errors.BlockError):
             decode(stored, block(length), None, None)
-        assert tracemalloc.get_traced_memory()[1] < 4 * length
+        assert tracemalloc.get_traced_memory()[1] < 6 * length
     finally:
         tracemalloc.stop()
 

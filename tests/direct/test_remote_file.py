@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
 
 import anyio
@@ -13,6 +13,7 @@ from anyio.lowlevel import checkpoint
 from cterafs import errors
 from cterafs.direct import RemoteFile
 from cterafs.direct import remote as remotes
+from cterafs.direct.landing import Landing
 from cterafs.model import BlockMap, Chunk, Compression, Extent
 
 pytestmark = pytest.mark.anyio
@@ -50,8 +51,13 @@ class Portal:
         )
         return BlockMap(file_id, self.size, chunks, None, Compression.NONE)
 
-    async def fetch(self, block_map: BlockMap, chunk: Chunk) -> bytes:
-        assert chunk in block_map.chunks
+    async def land(self, block_map: BlockMap, landings: Sequence[Landing]) -> None:
+        for landing in landings:
+            [chunk] = block_map.span(landing.extent)
+            landing.replace(await self._fetch(chunk))
+            landing.finish()
+
+    async def _fetch(self, chunk: Chunk) -> bytes:
         self.fetched[chunk.extent.start] += 1
         await self.before_fetch(chunk.extent.start)
         block = errors.BlockInfo(7, None, chunk.extent.start, len(chunk.extent))

@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[2]
 LAYERS = (
     ("model",),
     ("errors",),
-    ("config", "stats"),
+    ("config", "stats", "process"),
     ("portal", "direct"),
     ("clients", "namespace", "content", "catalog"),
     ("volume",),

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import trio
+from played_storage import PlayedStorage
 from trio.testing import MockClock
 
 from cterafs.content.cache import BlockCache
@@ -152,7 +153,7 @@ class Feed:
         return bool(entries)
 
 
-class Remote:
+class Remote(PlayedStorage):
     """Storage that never forgets a version."""
 
     def __init__(self, content: bytes) -> None:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from played_storage import PlayedStorage
 
 from cterafs.content.cache import BlockCache
 from cterafs.content.memory import BlockMemory
@@ -48,7 +49,7 @@ def file(guid: str, name: str, version: int = 1, size: int = 250) -> Event:
     )
 
 
-class Remote:
+class Remote(PlayedStorage):
     """Storage of one version: every byte is the low byte of the file id. `error` is raised instead, if set."""
 
     def __init__(self, file_id: int, size: int, fingerprint: Fingerprint) -> None:

@@ -1,0 +1,33 @@
+"""What the whole process of a mount is tuned to."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+
+log = logging.getLogger(__name__)
+
+SWITCH_INTERVAL = 0.001
+"""Seconds that a thread may keep the interpreter when another one wants it. With Python's 5 ms, a page of events that
+is being applied delays a read by up to 17 ms, with 1 ms by up to 6."""
+
+# Of mallopt(3). Blocks come and go all the time; by default, the C library maps new memory for each of them and gives
+# it back, or spreads them over the heaps of many threads. To write into memory that was used before is twice as fast
+# (12,700 instead of 5,600 MiB/s with blocks of 4 MiB in 4 threads), and one heap grows less than many.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+LARGEST_ON_HEAP = 32 << 20  # the most that the C library allows
+KEPT_FREE = 64 << 20
+
+
+def tune() -> None:
+    """Makes threads wait for each other less, and memory be used again."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        log.debug("this C library has no mallopt")
+        return
+    mallopt(M_ARENA_MAX, 1)
+    mallopt(M_MMAP_THRESHOLD, LARGEST_ON_HEAP)
+    mallopt(M_TRIM_THRESHOLD, KEPT_FREE)

@@ -32,8 +32,6 @@ MAX_IDLE = 64
 """Connections kept for later, over all hosts: a few more than workers, whatever hosts a portal names."""
 IDLE_SECONDS = 30.0
 """nginx closes after 75 s, some load balancers after 60 s, S3 sooner: an older one is not worth trying."""
-FRESH = 0.1
-"""Seconds for which a connection is as it was left."""
 OK = 200
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -208,8 +206,7 @@ class Storage:
     def _reuse(self, endpoint: Endpoint) -> Connection | None:
         """The connection to `endpoint` that was used last: the most likely to be alive still."""
         while connection := self._take(endpoint):
-            idle = time.monotonic() - connection.idle_since
-            if idle < FRESH or (idle < IDLE_SECONDS and connection.quiet()):
+            if connection.quiet() and time.monotonic() - connection.idle_since < IDLE_SECONDS:
                 return connection
             connection.close()
         return None

@@ -224,7 +224,7 @@ async def test_small_blocks_fetched_ahead_do_not_queue_before_one_that_is_read(
     for offset in (0, 1 << 20, 2 << 20):
         await reading.read(offset, 1 << 20)
     await trio.testing.wait_all_tasks_blocked()
-    assert len(remote.asked) == 64 + PARALLEL
+    assert 64 < len(remote.asked) <= 64 + PARALLEL
 
 
 async def test_read_ahead_that_fails_is_silent_until_the_block_is_read(

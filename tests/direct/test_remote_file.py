@@ -73,7 +73,7 @@ class Stubborn:
 
     def __init__(self, portal: Portal) -> None:
         self.tasks = portal.tasks
-        self.fetch = portal.fetch
+        self.land = portal.land
         self._portal = portal
 
     async def block_map(self, file_id: int, extent: Extent | None = None) -> BlockMap:

@@ -15,6 +15,7 @@ from scripted_server import Exchange, ScriptedServer
 
 from cterafs import errors
 from cterafs.demo.certificates import make_certificate
+from cterafs.direct import http1
 from cterafs.direct import transfer as transfers
 from cterafs.direct.storage import Answer, Storage, tls_context
 from cterafs.direct.transfer import Aborted, Transfer
@@ -278,8 +279,9 @@ def test_a_trickle_is_no_progress(storage: Storage) -> None:
 
     with pytest.MonkeyPatch.context() as patch, ScriptedServer(script) as server:
         patch.setattr(transfers, "PROGRESS", len(BODY) + 1000)
+        patch.setattr(http1, "MOST", 100)
         clock = itertools.count()
-        patch.setattr(transfers, "time", SimpleNamespace(monotonic=lambda: next(clock) / 1000))
+        patch.setattr(transfers, "time", SimpleNamespace(monotonic=lambda: next(clock) / 100))
         with pytest.raises(errors.DownloadTimeout):
             get(storage, server, patience=1.0)
 

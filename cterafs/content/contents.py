@@ -125,10 +125,12 @@ class Contents:
             content = self._idle[node.inode] = self._new(node, self._fingerprints.get(node.inode))
         source = content.source
         try:
-            missing = [chunk for chunk in await source.chunks(Extent(0, node.size)) if not source.cached(chunk)]
-            self._stats.prefetched += len(missing)
-            for chunk in missing:  # mostly one
-                await source.block(chunk)
+            run = source.fetch(await source.chunks(Extent(0, node.size)))
+            self._stats.prefetched += len(run.flights)
+            with run:
+                await run.ended.wait()
+            if run.error is not None:
+                raise run.error.with_traceback(None)
         except VersionChangedError:
             content.changed = True
             raise

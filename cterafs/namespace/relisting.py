@@ -51,6 +51,11 @@ class Relisting:
         self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", [(row.inode,) for row in marked])
         self._doubted = min([self._doubted, *(row.parent - 1 for row in marked if row.parent)])
 
+    def mark_built(self) -> None:
+        """What has just been built of a staged listing was mentioned by it."""
+        self._db.execute("INSERT OR IGNORE INTO seen SELECT inode FROM staged.event")
+        self._doubted = 0
+
     def is_unseen(self, key: bytes) -> bool:
         return self._db.execute(f"SELECT 1 {_UNSEEN} AND guid = ?", (key,)).fetchone() is not None
 

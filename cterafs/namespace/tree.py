@@ -234,10 +234,8 @@ class Tree:
 
     def _shall_stage(self) -> bool:
         with disk_errors(self.store.database, "read"):
-            imported, relist, rows = self._db.execute(
-                "SELECT imported, relist, files + directories FROM state"
-            ).fetchone()
-        return not imported and relist == IDLE and rows >= (_STAGED_FROM if self._shown_meanwhile else 0)
+            imported, rows = self._db.execute("SELECT imported, files + directories FROM state").fetchone()
+        return not imported and rows >= (_STAGED_FROM if self._shown_meanwhile else 0)
 
     def _stage(self, events: Sequence[Event], cursor: Cursor | None, *, complete: bool) -> Batch:
         staging = self._staging
@@ -258,17 +256,23 @@ class Tree:
         with self._editing():
             built = build(self._db, self._acls, first=first)
             self._count(Totals(built.files, built.directories, built.bytes, built.orphans))
+            relist = self._state("relist")
+            if relist != IDLE:
+                self._relisting.mark_built()
             self._set(next_inode=last, cursor=staging.state("cursor"), staging=0, imported=1)
-            changes = [*built.changes, *self._apply_odd(staging)]
+            changes = [*built.changes, *self._apply_odd(staging, mark=relist != IDLE)]
+            self._set(relist=SWEEPING if relist != IDLE else IDLE)
             index_for_find(self._db)
         self._untold = (first, last, first - 1)
         return self._batch([change for change in folded(changes) if concerns_readers(change, first, last)])
 
-    def _apply_odd(self, staging: Staging) -> Iterator[Change]:
+    def _apply_odd(self, staging: Staging, *, mark: bool) -> Iterator[Change]:
         odd = staging.odd()
         while events := list(itertools.islice(odd, _APPLIED_AT_ONCE)):
             edit = Edit(self._db, self._acls, next_inode=self._state("next_inode"), layout=self._layout)
             yield from self._apply(edit, [(guid_key(e.guid), None if e.deleted else e) for e in events], ())
+            if mark:
+                self._relisting.mark(edit.items[guid_key(e.guid)].new for e in events if not e.deleted)
 
     def _tell(self, first: int, last: int, after: int) -> Batch:
         """What was built has appeared in directories that readers knew before."""

@@ -155,6 +155,37 @@ def test_readers_are_told_what_concerns_them(
                 assert children(store, inode) == told
 
 
+@settings(max_examples=150, deadline=None)
+@given(HISTORIES, HISTORIES, CUTS, LAYOUTS, st.booleans())
+def test_a_first_listing_that_begins_again_ends_as_the_new_one(
+    first: list[Event], again: list[Event], cuts: list[int], layout: Layout, killed: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
+        store = stack.enter_context(Store.open(Path(place)))
+        tree = stack.enter_context(Tree(store, layout=layout))
+        mirror = Mirror()
+        batch = tree.prepare([*START, *first], Cursor("first"), listing=True)
+        mirror.apply(batch.changes)
+        batch.commit()
+        before = shown(store)
+        tree.begin_relist([1])
+        told = list(pages(again, cuts))
+        for page in told[:-1]:
+            tree.prepare(page, Cursor("again"), listing=True).commit()
+            assert shown(store) == before
+        if killed:
+            tree = stack.enter_context(Tree(store, layout=layout))
+        tree.prepare(told[-1], Cursor("end"), listing=True, complete=True).commit()
+        finish(tree, mirror)
+        assert store.imported
+        while tree.sweeping:
+            batch = tree.sweep()
+            mirror.apply(batch.changes)
+            batch.commit()
+        assert shown(store) == reference(again, {}, layout)
+        assert store.counts == recount(store)
+
+
 def staged(directory: Path, events: Sequence[Event], *, complete: bool = True) -> tuple[Store, Tree]:
     store = Store.open(directory)
     tree = Tree(store)
@@ -284,7 +315,6 @@ def test_listing_again_forgets_what_is_staged(tmp_path: Path) -> None:
     tree.begin_relist([5])
     assert (store.cursor, store.selection, store.staging.exists()) == (None, (5,), False)
     tree.prepare([d("r", "Docs", None)], Cursor("1"), listing=True, complete=True).commit()
-    finish(tree)
     while tree.sweeping:
         tree.sweep().commit()
     assert list(shown(store)) == ["/Docs"]

@@ -63,8 +63,9 @@ def rclone(setting: Setting, flags: Sequence[str], *, tls: bool) -> Iterator[Pat
         raise FileNotFoundError("rclone is not installed")
     path = setting.scratch / "rclone"
     cache = setting.scratch / "rclone-cache"
-    command = [binary, "mount", "--config=", "--read-only", f"--http-url={setting.store.base_url(tls)}/files/"]
-    command += [f"--ca-cert={setting.store.ca_file}", f"--cache-dir={cache}", *flags, ":http:", str(path)]
+    command = [binary, "mount", "--config=", f"--cache-dir={cache}", "--log-level=ERROR", "--read-only", *flags]
+    command += [f"--http-url={setting.store.base_url(tls)}/files/", f"--ca-cert={setting.store.ca_file}"]
+    command += [":http:", str(path)]
     try:
         with foreign(command, path):
             yield path

@@ -41,6 +41,7 @@ from cterafs.kernel import mountpoint as mountpoints
 from cterafs.kernel import session
 from cterafs.kernel.notify import Notifier
 from cterafs.kernel.operations import Operations, Presentation
+from cterafs.namespace.disk import DamagedDatabase
 from cterafs.namespace.follower import FeedStatus, Follower
 from cterafs.namespace.health import open_or_rebuild, verify
 from cterafs.namespace.store import Store
@@ -257,12 +258,13 @@ async def mount(
 
 
 async def _imported(follower: Follower, progress: Callable[[FeedStatus], None]) -> None:
-    """Waits for the first import. A portal that was never heard is given up; one that goes away later is waited for."""
+    """Waits for the first import. A portal that was never heard is given up, as is a damaged index; a portal that goes
+    away later is waited for."""
     while not follower.imported.is_set():
         with trio.move_on_after(PROGRESS_INTERVAL):
             await follower.imported.wait()
         status, error = follower.status, follower.error
-        if error is not None and (isinstance(error, AuthenticationError) or not status.entries_seen):
+        if error is not None and (isinstance(error, AuthenticationError | DamagedDatabase) or not status.entries_seen):
             raise error
         progress(status)
 

@@ -11,6 +11,15 @@ from typing import Final
 from cterafs.errors import StateError
 
 PULSE: Final = 200_000  # steps of SQLite's machine: some milliseconds
+_DAMAGED: Final = {None, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}  # None: found by us, or by the sqlite3 module
+
+
+class DamagedDatabase(StateError):
+    """What is in the database contradicts itself: trying again does not help. `database` is its path."""
+
+    def __init__(self, message: str, database: Path) -> None:
+        super().__init__(message)
+        self.database: Final = database
 
 
 @contextlib.contextmanager
@@ -18,18 +27,25 @@ def disk_errors(database: Path, action: str) -> Iterator[None]:
     """Around whatever reads or writes a database.
 
     Raises:
-        StateError: the disk is full, read-only or failing, or the database locked or damaged.
+        DamagedDatabase: it is damaged.
+        StateError: the disk is full, read-only or failing, or the database locked.
     """
     try:
         yield
     except sqlite3.Error as error:
+        message = f"{database} cannot be {action}: {error}"
         # A damaged file is a bare DatabaseError, or contradicts itself; the other kinds tell of a wrong statement.
         fault = isinstance(error, (sqlite3.OperationalError, sqlite3.IntegrityError))
-        if fault or type(error) is sqlite3.DatabaseError:
-            raise StateError(f"{database} cannot be {action}: {error}") from error
-        raise
-    except (MemoryError, UnicodeDecodeError) as error:  # a length that is damaged; a message that quotes such a text
-        raise StateError(f"{database} cannot be {action}: it may be damaged ({type(error).__name__})") from error
+        if not fault and type(error) is not sqlite3.DatabaseError:
+            raise
+        code = getattr(error, "sqlite_errorcode", None)
+        if isinstance(error, sqlite3.IntegrityError) or (code if code is None else code & 0xFF) in _DAMAGED:
+            raise DamagedDatabase(message, database) from error
+        raise StateError(message) from error
+    except UnicodeDecodeError as error:  # a message that quotes a damaged text
+        raise DamagedDatabase(f"{database} cannot be {action}: it is damaged", database) from error
+    except MemoryError as error:  # a length that is damaged, or there is no memory
+        raise StateError(f"{database} cannot be {action}: it may be damaged (MemoryError)") from error
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import trio
 
 from cterafs import errors
 from cterafs.model import Change, Cursor, Event, FolderInfo, Page
+from cterafs.namespace.disk import DamagedDatabase
 from cterafs.namespace.schema import IDLE
 from cterafs.namespace.status import FeedState, FeedStatus
 from cterafs.namespace.store import UnknownParent
@@ -141,6 +142,11 @@ class Follower:
                 await self._rest(error, _RETRY)
             except errors.PortalError as error:
                 await self._rest(error, _RETRY if error.retryable else _RETRY_REFUSED)
+            except DamagedDatabase as error:
+                if error.database == self._tree.store.database:
+                    await self._give_up(error)
+                log.warning("the namespace is listed again: %s", error)  # what was staged of it is lost
+                self._begin_again = True
             except errors.StateError as error:  # the disk: nothing was changed, and it may have room again
                 await trio.lowlevel.checkpoint_if_cancelled()  # then it was only interrupted
                 await self._rest(error, _RETRY)
@@ -316,6 +322,15 @@ class Follower:
 
     def _heard(self) -> None:
         self._last_contact_at = time.time()
+
+    async def _give_up(self, error: DamagedDatabase) -> NoReturn:
+        """The index can take no more changes. Another cannot take its place while inodes of this one are in use, so
+        what it still holds is served until the next mount."""
+        await self._in_thread(self._tree.condemn)
+        self.error = DamagedDatabase(f"{error}; the next mount imports the namespace again", error.database)
+        log.error("%s", self.error)
+        self._enter("offline")
+        await trio.sleep_forever()
 
     async def _rest(self, error: Exception, delays: tuple[float, float]) -> None:
         """Offline for a while: longer each time, and never in step with other mounts."""

@@ -23,6 +23,7 @@ from cterafs.namespace.rows import COLUMNS, Acls, integer, node, read, stored, s
 from cterafs.namespace.schema import (
     CLOSED,
     CLOUD_FOLDER,
+    DAMAGED,
     DETACHED,
     FILE,
     IDLE,
@@ -88,6 +89,13 @@ class Tree:
         except sqlite3.Error as error:
             log.warning("%s is not closed properly, and is checked at the next mount: %s", self.store.database, error)
         self._db.close()
+
+    def condemn(self) -> None:
+        """Notes that the index is damaged, so that the next mount sets it aside and imports the namespace again."""
+        try:
+            self._db.execute(f"UPDATE state SET open = {DAMAGED}")
+        except sqlite3.Error as error:  # too damaged for that, it is found when it is opened
+            log.debug("%s is not marked as damaged: %s", self.store.database, error)
 
     def __enter__(self) -> Tree:
         return self

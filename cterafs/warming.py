@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import trio
 
+from cterafs.content.blockfiles import cost
 from cterafs.content.fill import DiskFill
 from cterafs.errors import CteraError, StateError
 from cterafs.model import ROOT_INODE, Inode, Node
@@ -111,10 +112,12 @@ class Warming:
             StateError: the disk does not take them, or the index cannot be read.
         """
         starts = [(path, node) for path in paths if (node := await self._resolve(path)) is not None]
+        need = 0
         async for file in Files(self._volume, starts):
             self._progress.of_files += 1
             self._progress.of_bytes += file.size
-        await self._refuse_too_much()
+            need += cost(file.size)
+        await self._refuse_beyond_capacity(need)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tell_now_and_then)
             await self._bring(starts)
@@ -135,14 +138,14 @@ class Warming:
             await self._fail(path, error)
             return None
 
-    async def _refuse_too_much(self) -> None:
+    async def _refuse_beyond_capacity(self, need: int) -> None:
         """What comes first would leave again for what comes last."""
         capacity = await trio.to_thread.run_sync(self._fill.disk.capacity, abandon_on_cancel=True)
         if self._fill.disk.reason is not None:
             raise StateError(f"the disk cache cannot be used: {self._fill.disk.reason}")
-        if self._progress.of_bytes > capacity:
+        if need > capacity:
             raise StateError(
-                f"these files have {self._progress.of_bytes} bytes, and the disk cache may take {capacity} now; "
+                f"these files may take {need} bytes, and the disk cache {capacity}; "
                 "raise cache.disk, make room on its disk, or name fewer files"
             )
 

@@ -28,10 +28,11 @@ IN_FLIGHT_FACTOR = 2
 """A block under way may hold its stored form and its plaintext at once."""
 
 DISK_THREADS = 8
-"""Blocks that are read from the disk at a time; verifying them is work for as many cores."""
+"""Runs that are read from the disk at a time; verifying them is work for as many cores."""
 
 DISK_PATIENCE = 2.0
-"""Seconds after which the disk counts as hung: eight blocks of 4 MiB from the slowest disk take half of that."""
+"""Seconds after which a block is downloaded instead. A disk that was asked for so long counts as hung: eight blocks of
+4 MiB from the slowest disk take a fifth of that."""
 
 Land = Callable[[Sequence[Landing]], Awaitable[None]]
 """Fetches blocks into their landings, one after the other (`RemoteFile.land`)."""
@@ -228,15 +229,25 @@ class BlockCache:
         run.reserved = need
 
     async def _from_disk(self, disk: DiskCache, run: Run) -> None:
-        for flight in run.flights:
-            wanted, data = flight.wanted, None
-            with trio.move_on_after(DISK_PATIENCE) as scope:
-                get = partial(disk.get, wanted.key, wanted.block.length, wanted.origin)
-                data = await trio.to_thread.run_sync(get, abandon_on_cancel=True, limiter=self._disk_threads)
-            if scope.cancelled_caught:
-                disk.hung()
-            if data is not None:
-                self._store(flight, data)
+        """What the disk has of the run, in one trip to a thread."""
+        found: list[tuple[Flight, bytes]] = []
+        began = False
+
+        def get() -> None:
+            nonlocal began
+            began = True
+            for flight in run.flights:
+                wanted = flight.wanted
+                data = disk.get(wanted.key, wanted.block.length, wanted.origin)
+                if data is not None:
+                    found.append((flight, data))
+
+        with trio.move_on_after(DISK_PATIENCE) as scope:
+            await trio.to_thread.run_sync(get, abandon_on_cancel=True, limiter=self._disk_threads)
+        if scope.cancelled_caught and began:  # and did not only wait for others
+            disk.hung()
+        for flight, data in tuple(found):
+            self._store(flight, data)
 
     def _hear(self, flight: Flight) -> None:
         """Called in worker threads; one call of the loop's serves all that is heard until it comes."""

@@ -5,40 +5,41 @@ from __future__ import annotations
 import ssl
 import zlib
 
-import anyio
 import httpx
 
 from cterafs import __version__, errors
+from cterafs.direct.addresses import Endpoint
+from cterafs.direct.http1 import Head, MalformedAnswer, Oversized
+from cterafs.direct.origin import OK, Origin
 from cterafs.direct.retry import retry_after
 from cterafs.direct.wire import MAX_ANSWER
 from cterafs.model import Extent
 
-OK = 200
-CONNECTIONS = 256
-"""As many as there can be downloads: lists that hang must not hold up the others."""
 LONGEST = 10
 """A whole answer may take this many times the timeout: 512 MiB at 1.7 MB/s with the default of 30 s."""
 
 
 class BlockListAPI:
-    """Asks the portal for lists of blocks, once each. Redirects are not followed: they lead to a login page."""
+    """Asks the portal for lists of blocks, once each. Redirects are not followed: they lead to a login page.
+
+    Raises:
+        errors.ConfigError: the proxy that the environment names cannot be used.
+    """
 
     def __init__(self, url: str, bearer: str, tls: ssl.SSLContext, timeout: float) -> None:
-        self._url = url.rstrip("/")
+        parts = httpx.URL(url)
+        secure = parts.scheme == "https"
+        self._path = parts.raw_path.partition(b"?")[0].decode("ascii").rstrip("/")
         self._timeout = timeout
-        self._http = httpx.AsyncClient(
-            verify=tls,
-            headers={
-                "Authorization": f"Bearer {bearer}",
-                "Accept": "application/json",
-                "Accept-Encoding": "gzip",
-                "User-Agent": f"cterafs/{__version__}",
-            },
-            limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=32),
+        self._origin = Origin(
+            Endpoint(secure, parts.raw_host.decode("ascii"), parts.port or (443 if secure else 80)),
+            tls,
+            f"Authorization: Bearer {bearer}\r\nAccept: application/json\r\nAccept-Encoding: gzip\r\n"
+            f"User-Agent: cterafs/{__version__}\r\n",
         )
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        await self._origin.aclose()
 
     async def ask(self, file_id: int, extent: Extent | None, patience: float) -> bytes | bytearray:
         """The body of the answer. `rangeEnd` is the last byte that is wanted: portals differ on including it.
@@ -49,46 +50,28 @@ class BlockListAPI:
         Raises:
             errors.DirectIOAPIError
         """
-        params = {} if extent is None else {"rangeStart": extent.start, "rangeEnd": extent.stop - 1}
-        request = self._http.build_request("GET", f"{self._url}/directio/{file_id}", params=params, timeout=patience)
+        query = "" if extent is None else f"?rangeStart={extent.start}&rangeEnd={extent.stop - 1}"
         try:
-            with anyio.fail_after(LONGEST * self._timeout):
-                response = await self._http.send(request, stream=True)
-                try:
-                    if response.status_code != OK:
-                        raise _refusal(file_id, response)
-                    return await _body(file_id, response)
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        await response.aclose()
-        except (httpx.TimeoutException, TimeoutError):
+            head, body = await self._origin.get(
+                f"{self._path}/directio/{file_id}{query}", MAX_ANSWER, patience, LONGEST * self._timeout
+            )
+        except Oversized:
+            raise _too_long(file_id) from None
+        except TimeoutError:
             raise errors.BlockListTimeout(file_id) from None
-        except httpx.HTTPError as error:
-            raise errors.BlockListConnectionError(file_id, str(error) or type(error).__name__) from None
+        except (OSError, MalformedAnswer) as error:  # the resolver's and TLS's errors are OSErrors as well
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise errors.BlockListConnectionError(file_id, reason or str(error) or type(error).__name__) from None
+        if head.status != OK:
+            raise _refusal(file_id, head)
+        return _decoded(head.headers.get("content-encoding", "identity"), body, file_id)
 
 
-async def _body(file_id: int, response: httpx.Response) -> bytes | bytearray:
-    """The JSON. It is inflated here, since httpx sets no bound to that."""
-    body = bytearray()
-    try:
-        async for piece in response.aiter_raw():
-            body += piece
-            if len(body) > MAX_ANSWER and not response.is_closed:
-                await response.aclose()  # which makes the iteration fail: to leave it early is an error under trio
-    except httpx.HTTPError:
-        if len(body) <= MAX_ANSWER:
-            raise
-    if len(body) > MAX_ANSWER:
-        raise _too_long(file_id)
-    encoding = response.headers.get("content-encoding", "identity")
+def _decoded(encoding: str, body: bytearray, file_id: int) -> bytes | bytearray:
     if encoding == "identity":
         return body
     if encoding != "gzip":
         raise errors.InvalidRequest(file_id, "the answer has an encoding that was not asked for")
-    return _inflated(body, file_id)
-
-
-def _inflated(body: bytearray, file_id: int) -> bytes:
     stream = zlib.decompressobj(wbits=31)  # a gzip header and trailer
     try:
         plain = stream.decompress(body, MAX_ANSWER + 1)
@@ -105,14 +88,13 @@ def _too_long(file_id: int) -> errors.InvalidRequest:
     return errors.InvalidRequest(file_id, f"the list of blocks has more than {MAX_ANSWER >> 20} MiB")
 
 
-def _refusal(file_id: int, response: httpx.Response) -> errors.DirectIOAPIError:
-    status = response.status_code
+def _refusal(file_id: int, head: Head) -> errors.DirectIOAPIError:
     known: dict[int, type[errors.DirectIOAPIError]] = {
         400: errors.ObjectNotFoundError,
         401: errors.AuthorizationError,
         403: errors.AuthorizationError,
         422: errors.UnsupportedStorageError,
     }
-    error = known.get(status, errors.InvalidRequest)(file_id, f"HTTP {status}")
-    error.retry_after = retry_after(response.headers.get("retry-after"))
+    error = known.get(head.status, errors.InvalidRequest)(file_id, f"HTTP {head.status}")
+    error.retry_after = retry_after(head.headers.get("retry-after"))
     return error

@@ -96,9 +96,20 @@ async def test_a_stream_that_breaks_resumes(world: World) -> None:
 
 
 async def test_expired_urls_are_renewed_while_streaming(world: World) -> None:
-    world.storage = once(status("403 Expired"), 5)
+    refused: set[str] = set()
+
+    def expired(exchange: Exchange) -> bool:
+        """Each block's first URL, however soon the first of them is renewed."""
+        if exchange.path in refused:
+            return False
+        refused.add(exchange.path)
+        status("403 Expired")(exchange)
+        return True
+
+    world.storage = expired
     async with world.client() as client:
         assert await read(client) == world.plain
+    assert len(refused) == 5
 
 
 async def test_a_storage_that_hangs_is_a_timeout(world: World) -> None:

@@ -3,9 +3,11 @@
 import base64
 import gzip
 import json
+import socket
+import ssl
 import tracemalloc
 
-import httpx
+import anyio
 import pytest
 from block_encoder import wrap
 from direct_world import KEY, SECRET, SIZE, World, always, once, read, status
@@ -167,20 +169,26 @@ async def test_a_compressed_answer(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "problem",
-    [getattr(httpx, name) for name in httpx.__all__ if isinstance(getattr(httpx, name), type)
-     and issubclass(getattr(httpx, name), httpx.RequestError)],
-)  # fmt: skip
-async def test_every_error_of_a_request_is_translated(
-    world: World, problem: type[httpx.RequestError], monkeypatch: pytest.MonkeyPatch
+    ("problem", "expected"),
+    [
+        (OSError("reason"), errors.BlockListConnectionError),
+        (ConnectionResetError(104, "reason"), errors.BlockListConnectionError),
+        (socket.gaierror(-2, "Name or service not known"), errors.BlockListConnectionError),
+        (ssl.SSLCertVerificationError(1, "self-signed"), errors.BlockListConnectionError),
+        (UnicodeError("label too long"), errors.BlockListConnectionError),
+        (TimeoutError(), errors.BlockListTimeout),
+    ],
+)
+async def test_every_error_of_a_connection_is_translated(
+    world: World, problem: Exception, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object, **__: object) -> None:
-        raise problem("reason")
+        raise problem
 
-    monkeypatch.setattr(httpx.AsyncClient, "send", fail)
+    monkeypatch.setattr(anyio, "connect_tcp", fail)
     monkeypatch.setattr(retries, "ATTEMPTS", 1)
     async with world.client() as client:
-        with pytest.raises((errors.BlockListConnectionError, errors.BlockListTimeout)):
+        with pytest.raises(expected):
             await client.block_map(7)
 
 

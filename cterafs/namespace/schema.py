@@ -7,9 +7,9 @@ WAL, so that readers see the last committed state while a page of events is writ
 process loses nothing; a power failure may lose the last transactions, but whole ones, and as the cursor is part of
 each, their events are simply listed again.
 
-Pages of 4 KiB: an event dirties some pages of each index, and larger ones only write more. With a million files, pages of
-4, 8 and 16 KiB take for an event 120, 133 and 155 us of CPU time and 54, 95 and 167 KiB of writing; to import an entry
-9.5, 9.2 and 8.8 us (besides decoding); to list one 0.97, 0.94 and 0.94 us; of the disk 253, 251 and 251 bytes an entry.
+Pages of 4 KiB: an event dirties some pages of each index, and larger ones only write more. With a million files, pages
+of 4, 8 and 16 KiB take for an event 120, 133 and 155 us of CPU time and 54, 95 and 167 KiB of writing; to import an
+entry 9.5, 9.2 and 8.8 us (besides decoding); to list one 0.97, 0.94 and 0.94 us; of the disk 253, 251 and 251 bytes.
 """
 
 from __future__ import annotations

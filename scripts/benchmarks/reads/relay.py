@@ -22,6 +22,9 @@ BURST = 0.004
 PIECE = 0.002
 """Seconds that a connection has the link for at once, when others wait."""
 
+TICK = 1e-6
+"""Seconds between two pieces of a request: timers of the same moment may go off in any order."""
+
 LARGEST = 64 << 10
 SMALLEST = 4 << 10
 
@@ -63,10 +66,11 @@ class Relay:
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
-        connected = loop.time() + self._round_trip
+        arrival = loop.time() + 2 * self._round_trip
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(LARGEST):
-                loop.call_at(max(loop.time(), connected) + self._round_trip, writer.write, data)
+                arrival = max(loop.time() + self._round_trip, arrival + TICK)
+                loop.call_at(arrival, writer.write, data)
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):

@@ -58,7 +58,9 @@ CREATE TABLE places (
     version BLOB NOT NULL,
     offset INTEGER NOT NULL,
     block INTEGER NOT NULL,
-    seal BLOB NOT NULL,                     -- a digest of the place, of where storage has it, and of the block's digest
+    length INTEGER NOT NULL,                -- of the plaintext, in bytes
+    origin BLOB NOT NULL,                   -- what storage calls it
+    seal BLOB NOT NULL,                     -- a digest of all that, and of the block's digest
     PRIMARY KEY (scope, file_id, version, offset)
 ) WITHOUT ROWID;
 CREATE INDEX places_of_block ON places (block);
@@ -112,8 +114,7 @@ class Place:
     @property
     def row(self) -> tuple[bytes, int, bytes, int]:
         """The primary key."""
-        version = self.key.version.encode("utf-8", "surrogatepass")
-        return blake3(self.scope.encode()).digest(8), self.key.file_id, version, self.key.offset
+        return (*_file(self.scope, self.key.file_id, self.key.version), self.key.offset)
 
     def seal(self, digest: bytes) -> bytes:
         """What proves that this block was said to belong here."""
@@ -226,6 +227,21 @@ class BlockIndex:
         digest, seal = row
         return digest if seal == place.seal(digest) else None
 
+    def places(self, scope: str, file_id: int, version: str, most: int) -> list[Place]:
+        """All that is known of one version of a file, in the order of offsets; nothing if it is more than `most`."""
+        query = (
+            "SELECT offset, length, origin, digest, seal FROM places JOIN blocks ON blocks.id = block"
+            " WHERE scope = ? AND file_id = ? AND version = ? ORDER BY offset LIMIT ?"
+        )
+        with self.reading() as db:
+            rows = db.execute(query, (*_file(scope, file_id, version), most + 1)).fetchall()
+            found = []
+            for offset, length, origin, digest, seal in rows:
+                place = Place(scope, BlockKey(file_id, version, offset), _text(origin), length)
+                if seal == place.seal(digest):
+                    found.append(place)
+        return found if len(rows) <= most else []
+
     def used(self) -> int:
         """Bytes of disk that all blocks take."""
         with self.reading() as db:
@@ -234,7 +250,14 @@ class BlockIndex:
 
 def lead(db: sqlite3.Connection, place: Place, block: int, digest: bytes) -> None:
     """From now on, `block` is what belongs there."""
-    db.execute("INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, ?, ?)", (*place.row, block, place.seal(digest)))
+    row = (*place.row, block, place.length, _bytes(place.origin), place.seal(digest))
+    db.execute("INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def forget(db: sqlite3.Connection, scope: str, file_id: int, version: str) -> None:
+    """Nothing leads from this version of a file to any block."""
+    file = _file(scope, file_id, version)
+    db.execute("DELETE FROM places WHERE scope = ? AND file_id = ? AND version = ?", file)
 
 
 def number(db: sqlite3.Connection, digest: bytes) -> int | None:
@@ -255,6 +278,19 @@ def drop(db: sqlite3.Connection, digests: Iterable[bytes]) -> None:
         block = number(db, digest)
         if block is not None:
             eviction.drop(db, block)
+
+
+def _file(scope: str, file_id: int, version: str) -> tuple[bytes, int, bytes]:
+    return blake3(scope.encode()).digest(8), file_id, _bytes(version)
+
+
+def _bytes(text: str) -> bytes:
+    """What a portal calls text may not be Unicode."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _text(stored: bytes) -> str:
+    return stored.decode("utf-8", "surrogatepass")
 
 
 def _indexes(directory: Path) -> list[Path]:

@@ -102,6 +102,10 @@ class BlockStore:
         digest = self._index.find(place)
         return digest if digest is not None and self._files.has(digest) else None
 
+    def places(self, scope: str, file_id: int, version: str, most: int) -> list[Place]:
+        """Where the blocks of one version of a file belong, in order; nothing if they are more than `most`."""
+        return self._index.places(scope, file_id, version, most)
+
     # --- for the writing thread ---------------------------------------------------------------------------------------
 
     def write(self, blocks: Collection[Encoded]) -> list[bool]:
@@ -121,6 +125,11 @@ class BlockStore:
         if refused is not None:
             raise refused
         return kept
+
+    def forget(self, scope: str, file_id: int, version: str) -> None:
+        """Nothing is known of this version of a file any more."""
+        with self._index.writing() as db:
+            blockindex.forget(db, scope, file_id, version)
 
     def note(self, touched: Iterable[bytes], bad: Collection[bytes]) -> None:
         """Blocks that were asked for, and blocks that were found missing or damaged, which are dropped."""

@@ -16,6 +16,7 @@ from functools import partial
 
 import trio
 
+from cterafs.content.blockindex import Place
 from cterafs.content.disk import DiskCache
 from cterafs.content.memory import BlockKey, BlockMemory
 from cterafs.direct.landing import Landing
@@ -156,6 +157,14 @@ class BlockCache:
     def __contains__(self, key: BlockKey) -> bool:
         """In memory, or on its way."""
         return key in self.memory or key in self._flights
+
+    async def on_disk(self, file_id: int, version: str) -> Sequence[Place]:
+        """Where the blocks of a version belong that are on the disk, in order."""
+        if self.disk is not None:
+            with trio.move_on_after(DISK_PATIENCE):
+                places = partial(self.disk.places, file_id, version)
+                return await trio.to_thread.run_sync(places, abandon_on_cancel=True, limiter=self._disk_threads)
+        return ()
 
     def count_hits(self, count: int) -> None:
         """So many blocks were found in memory."""

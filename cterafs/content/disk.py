@@ -35,6 +35,9 @@ memory's limit."""
 BATCH = 8 << 20
 """Bytes written per transaction, at most: some 10 ms, for which other processes wait, and what a crash may leave."""
 
+PLACES = 8192
+"""Blocks of the largest file that is read without asking the portal where they are: of 2 GiB at least."""
+
 NOTE = 5.0
 """Seconds between two notes of which blocks were asked for; a crash forgets no more."""
 
@@ -80,11 +83,12 @@ class _Work:
     items: deque[_Item] = field(default_factory=deque)
     touched: set[bytes] = field(default_factory=set)
     bad: set[bytes] = field(default_factory=set)
+    forgotten: list[tuple[int, str]] = field(default_factory=list)
     flushes: list[Future[None]] = field(default_factory=list)
 
     @property
     def is_urgent(self) -> bool:
-        return bool(self.items or self.bad or self.flushes) or len(self.touched) >= TOUCHED
+        return bool(self.items or self.bad or self.forgotten or self.flushes) or len(self.touched) >= TOUCHED
 
     @property
     def size(self) -> int:
@@ -92,8 +96,8 @@ class _Work:
 
     def take(self) -> _Work:
         """The next batch. Who waits for everything is in the last one."""
-        batch, size = _Work(touched=self.touched, bad=self.bad), 0
-        self.touched, self.bad = set(), set()
+        batch, size = _Work(touched=self.touched, bad=self.bad, forgotten=self.forgotten), 0
+        self.touched, self.bad, self.forgotten = set(), set(), []
         while self.items and (not size or size + len(self.items[0].data) <= BATCH):
             batch.items.append(self.items.popleft())
             size += len(batch.items[-1].data)
@@ -135,6 +139,7 @@ class DiskCache:
         self._lock = threading.Condition()
         self._work = _Work()
         self._waiting = 0  # bytes that are not written yet
+        self._forgetting = 0  # versions that are not forgotten yet
         self._closing = False
         self._store: BlockStore | None = None
         self._lost: BlockStore | None = None  # to be closed, or set aside
@@ -176,6 +181,19 @@ class DiskCache:
             with self._lock:
                 self._touch(digest)
         return digest is not None
+
+    def places(self, file_id: int, version: str) -> list[Place]:
+        """Where the blocks of a version belong that are on the disk, in order; none of a huge file. Blocks."""
+        if self._forgetting:
+            self.flush()
+        return self._attempt(lambda store: store.places(self._scope, file_id, version, PLACES)) or []
+
+    def forget(self, file_id: int, version: str) -> None:
+        """Storage turned out to have something else under this name. Never blocks."""
+        with self._lock:
+            self._forgetting += 1
+            self._work.forgotten.append((file_id, version))
+            self._lock.notify_all()
 
     def offer(self, key: BlockKey, data: bytes | memoryview, origin: str) -> None:
         """Keeps a block, unless too many wait to be written. Never blocks.
@@ -296,6 +314,7 @@ class DiskCache:
             with self._lock:
                 batch.end()
                 self._waiting -= batch.size
+                self._forgetting -= len(batch.forgotten)
                 self._lock.notify_all()
         if self._store is not None:
             self._store.close()
@@ -345,6 +364,8 @@ class DiskCache:
     def _write(self, store: BlockStore, batch: _Work) -> None:
         while store.is_new and self._untidied:  # every file is of another index, and takes space that is not counted
             store.tidy(self._untidied.popleft())
+        for file_id, version in batch.forgotten:
+            store.forget(self._scope, file_id, version)
         if batch.touched or batch.bad:
             store.note(batch.touched, batch.bad)
         if batch.items:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import trio
+
+from cterafs.content.blockindex import Place
 from cterafs.content.cache import BlockCache, Run, Wanted
 from cterafs.content.memory import BlockKey
 from cterafs.direct.landing import Landing
 from cterafs.direct.presigned import stable_path
 from cterafs.direct.remote import Fingerprint
-from cterafs.errors import BlockInfo, DirectIOError
-from cterafs.model import Chunk, Extent, Node
+from cterafs.errors import BlockInfo, DirectIOError, VersionChangedError
+from cterafs.model import BlockMap, Chunk, Extent, Node
 
 RUN = 2 << 20
 """Bytes of a run at most. A trip to a thread takes as long as a small block does where storage is near."""
@@ -54,6 +57,8 @@ class BlockSource:
         self._version = f"{node.gvsn}:{node.size}:{node.mtime_ns}"
         self._remote = remote
         self._cache = cache
+        self._stored: BlockMap | None = None  # where the disk has it; no blocks, unless it has all; None: not asked yet
+        self._looking = trio.Lock()
 
     async def chunks(self, extent: Extent) -> Sequence[Chunk]:
         """The chunks that hold `extent`.
@@ -61,7 +66,9 @@ class BlockSource:
         Raises:
             DirectIOError: the list cannot be had, or does not cover the file.
         """
-        chunks = await self._remote.chunks(extent)
+        if self._stored is None:
+            await self._look_up()
+        chunks = self._span(extent) or await self._remote.chunks(extent)
         if not chunks or chunks[0].extent.start > extent.start or chunks[-1].extent.stop < extent.stop:
             raise DirectIOError(
                 self.file_id, f"the list of blocks does not cover bytes {extent.start} to {extent.stop}"
@@ -70,7 +77,7 @@ class BlockSource:
 
     def known(self, extent: Extent) -> Sequence[Chunk]:
         """The chunks that hold `extent`, if that can be told at once; otherwise none."""
-        return self._remote.known(extent)
+        return self._span(extent) or self._remote.known(extent)
 
     def ready(self, chunks: Sequence[Chunk], extent: Extent) -> bytes | memoryview | None:
         """What these blocks, if any, have of `extent`; None if one of them is not in memory."""
@@ -91,7 +98,7 @@ class BlockSource:
         """
         part = chunk.extent.intersect(extent)
         start = chunk.extent.start
-        return await self._cache.read(self._wanted(chunk), part.start - start, part.stop - start, self._remote.land)
+        return await self._cache.read(self._wanted(chunk), part.start - start, part.stop - start, self._land)
 
     def batches(self, chunks: Sequence[Chunk]) -> list[Sequence[Chunk]]:
         """Those of `chunks` that are neither in memory nor under way, in parts that are worth a `fetch` each."""
@@ -106,10 +113,11 @@ class BlockSource:
 
     def fetch(self, chunks: Sequence[Chunk]) -> Run:
         """Begins to fetch those of `chunks` that are neither in memory nor under way, one after the other."""
-        return self._cache.fetch(map(self._wanted, chunks), self._remote.land)
+        return self._cache.fetch(map(self._wanted, chunks), self._land)
 
     async def download(self, chunk: Chunk) -> bytes:
         """A block's plaintext from storage, for who leaves the caches as they are."""
+        await self._confirm(chunk.extent)
         return await self._remote.read(chunk)
 
     @property
@@ -124,14 +132,53 @@ class BlockSource:
     def forget(self) -> None:
         """Drops the cached blocks: storage turned out to hold another version."""
         self._cache.memory.forget(self.file_id, self._version)
+        if self._cache.disk is not None:
+            self._cache.disk.forget(self.file_id, self._version)
 
     def key(self, chunk: Chunk) -> BlockKey:
         """What names the block in the caches."""
         return BlockKey(self.file_id, self._version, chunk.extent.start)
 
+    async def _look_up(self) -> None:
+        """Once, before a list is asked for: a version that is all on the disk is read without the portal."""
+        async with self._looking:
+            if self._stored is None:
+                places = await self._cache.on_disk(self.file_id, self._version) if self.size else ()
+                chunks = [_stored(place) for place in places]
+                self._stored = BlockMap(self.file_id, self.size, _covering(chunks, self.size), None, None)
+
+    def _span(self, extent: Extent) -> Sequence[Chunk]:
+        return self._stored.span(extent) if self._stored is not None and self._stored.chunks else ()
+
+    async def _land(self, landings: Sequence[Landing]) -> None:
+        for landing in landings:
+            await self._confirm(landing.extent)
+        await self._remote.land(landings)
+
+    async def _confirm(self, extent: Extent) -> None:
+        """What is not on the disk any more has to be of the same version as what is."""
+        stored = [(chunk.extent, origin(chunk)) for chunk in self._span(extent)]
+        if stored and stored != [(chunk.extent, origin(chunk)) for chunk in await self._remote.chunks(extent)]:
+            raise VersionChangedError(self.file_id, "storage has other blocks than those that are on the disk")
+
     def _wanted(self, chunk: Chunk) -> Wanted:
         block = BlockInfo(self.file_id, chunk.number, chunk.extent.start, len(chunk.extent))
         return Wanted(self.key(chunk), block, origin(chunk))
+
+
+def _stored(place: Place) -> Chunk:
+    """A chunk of the same origin; from its address nothing can be fetched."""
+    return Chunk(Extent(place.key.offset, place.key.offset + place.length), f"disk:///{place.origin}")
+
+
+def _covering(chunks: Sequence[Chunk], size: int) -> tuple[Chunk, ...]:
+    """The chunks, if they are all that a file of `size` bytes has."""
+    position = 0
+    for chunk in chunks:
+        if chunk.extent.start != position:
+            return ()
+        position = chunk.extent.stop
+    return tuple(chunks) if position == size else ()
 
 
 def _cut(data: memoryview, chunk: Chunk, wanted: Extent) -> memoryview:

@@ -13,6 +13,7 @@ import pytest
 from disk_tier import COST, SIZE, block, files, get, index_of, key, open_cache, origin, put, there
 
 from cterafs.config import Reserve
+from cterafs.content import disk
 from cterafs.content.blockstore import Bounds
 from cterafs.content.disk import DiskCache
 from cterafs.content.memory import BlockKey
@@ -216,4 +217,24 @@ def test_closing_writes_what_waits(tmp_path: Path) -> None:
     cache.flush()
     cache = open_cache(tmp_path / "cache")
     assert there(cache, range(100)) == list(range(50))
+    cache.close()
+
+
+def test_where_the_blocks_of_a_version_belong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = open_cache(tmp_path / "cache")
+    put(cache, 2, 0, 1)
+    cache.offer(BlockKey(7, "v2", 0), block(5), "bucket/\udcff")
+    cache.flush()
+    assert [(place.key, place.origin, place.length) for place in cache.places(7, "v1")] == [
+        (key(number), origin(number), SIZE) for number in range(3)
+    ]
+    assert [place.origin for place in cache.places(7, "v2")] == ["bucket/\udcff"]
+    assert cache.places(8, "v1") == []
+    cache.forget(7, "v1")
+    assert cache.places(7, "v1") == []
+    assert get(cache, 0) is None
+    assert len(cache.places(7, "v2")) == 1
+    put(cache, 3, 4)
+    monkeypatch.setattr(disk, "PLACES", 1)
+    assert cache.places(7, "v1") == [], "too many to be handed over"
     cache.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,12 +11,14 @@ import trio.lowlevel
 import trio.testing
 from disk_tier import open_cache
 
+from cterafs.content.cache import BlockCache
 from cterafs.content.disk import DiskCache
 from cterafs.content.fill import MEMORY_SHARE, DiskFill
 from cterafs.content.memory import BlockKey, BlockMemory
 from cterafs.content.source import BlockSource, origin
 from cterafs.errors import DirectIOError, DownloadTimeout, StateError
 from cterafs.model import Chunk, Extent, Inode, Node
+from cterafs.stats import Stats
 
 LENGTH = 1000
 BLOCKS = 30
@@ -77,8 +79,10 @@ async def storage() -> Storage:
 
 
 @pytest.fixture
-def source(storage: Storage) -> BlockSource:
-    return BlockSource(NODE, storage, cache=None)  # type: ignore[arg-type]  # it is gone past
+async def source(storage: Storage) -> AsyncIterator[BlockSource]:
+    """With caches of its own, which are gone past."""
+    async with trio.open_nursery() as nursery:
+        yield BlockSource(NODE, storage, BlockCache(BlockMemory(0), nursery, Stats()))
 
 
 def filling(memory: BlockMemory, disk: DiskCache, workers: int = 8, deadline: float = 30) -> DiskFill:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 from pathlib import Path
 
 import pytest
 from real_mount import Mount
+from starlette.requests import Request
 from starlette.responses import Response
 
 from cterafs.demo.encoder import Encoding
@@ -56,13 +58,63 @@ def test_what_was_read_once_is_read_after_a_remount_without_storage(
     assert mount.complaints() == []
 
 
+def no_portal(kind: str, request: Request) -> Response:
+    return Response(status_code=503)
+
+
+def test_what_is_all_on_the_disk_is_read_without_the_portal(portal: EmbeddedPortal, mount: Mount, file: Path) -> None:
+    mount.start()
+    assert file.read_bytes() == CONTENT
+    mount.stop()
+    cut_off(portal)
+    portal.faults.portal = no_portal
+    mount.start()
+    assert file.read_bytes() == CONTENT
+    assert mount.status()["state"] == "offline"
+    assert mount.status()["errors"] == {}
+    mount.stop()
+    portal.faults.portal = None
+
+
+def test_what_is_left_of_a_replaced_version_is_not_mixed_with_the_new_one(
+    portal: EmbeddedPortal, mount: Mount, file: Path
+) -> None:
+    """All of it was on the disk when it was opened, and a part of it is found damaged only then."""
+    portal.namespace.keep_file_ids = True
+    mount.start()
+    assert file.read_bytes() == CONTENT
+    mount.stop()
+    other = random.Random(6).randbytes(len(CONTENT))
+    with portal.namespace.silence():
+        portal.namespace.write(portal.namespace.find("Folder/file"), other)
+    mount.start()
+    assert file.read_bytes() == CONTENT, "the version that the tree still tells of"
+    mount.stop()
+    for stored in blocks(mount):
+        if stored.read_bytes() in CONTENT[2 * BLOCK :]:
+            stored.unlink()
+    mount.start()
+    with file.open("rb", buffering=0) as reading:
+        assert os.pread(reading.fileno(), 10, 0) == CONTENT[:10]
+        with pytest.raises(OSError, match="Stale file handle"):
+            os.pread(reading.fileno(), 10, 2 * BLOCK)
+    assert file.read_bytes() == other
+    mount.stop()
+    mount.start()
+    assert file.read_bytes() == other
+
+
+def blocks(mount: Mount) -> list[Path]:
+    """The files of the blocks on the disk."""
+    return [path for path in (mount.home / ".cache/cterafs").glob("??/*") if path.is_file()]
+
+
 def test_a_damaged_block_is_downloaded_again(portal: EmbeddedPortal, mount: Mount, file: Path) -> None:
     mount.start()
     assert file.read_bytes() == CONTENT
     mount.stop()
-    stored = [path for path in (mount.home / ".cache/cterafs").glob("??/*") if path.is_file()]
-    assert len(stored) == 3
-    for path in stored:
+    assert len(blocks(mount)) == 3
+    for path in blocks(mount):
         path.write_bytes(bytes(100) + path.read_bytes()[100:])
     mount.start()
     assert file.read_bytes() == CONTENT

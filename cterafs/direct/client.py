@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import time
 from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +20,7 @@ from cterafs.direct.api import BlockListAPI
 from cterafs.direct.cipher import unwrap_key
 from cterafs.direct.flight import Spawner
 from cterafs.direct.landing import Landing
+from cterafs.direct.pace import Pace
 from cterafs.direct.remote import RemoteFile
 from cterafs.direct.retry import Patience
 from cterafs.direct.slots import Slots
@@ -85,7 +87,8 @@ class DirectIO:
         self._group: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
-        self._slots = Slots(self._workers)
+        self._pace = Pace(self._workers)
+        self._slots = Slots(lambda: self._pace.useful)
         self._threads = anyio.CapacityLimiter(THREADS)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
@@ -255,11 +258,13 @@ class DirectIO:
         for landing in landings:
             if landing.dropped:
                 continue
+            began = time.thread_time()
             [chunk] = block_map.span(landing.extent)
             decode = functools.partial(codec.land, landing=landing, key=block_map.key, how=block_map.compression)
             self._storage.get(chunk.url, landing.block, transfer, decode)
             landing.verify()
             landing.finish()
+            self._pace.observe(transfer.waited, time.thread_time() - began)
 
     def _stream(self, file_id: int, byte_range: ByteRange | None, workers: int | None, *, ordered: bool) -> Streamer:
         asked = byte_range or ByteRange()

@@ -11,6 +11,7 @@ import select
 import socket
 import ssl
 import struct
+import time
 from dataclasses import dataclass
 
 from cterafs.direct.buffers import written
@@ -90,7 +91,9 @@ class Connection:
         if not self._flags:
             self.sock.settimeout(transfer.patience)
         self.sock.sendall(request)
+        sent = time.monotonic()
         head = self._head(transfer)
+        transfer.waited = time.monotonic() - sent
         while 100 <= head.status < FINAL and head.status != 101:
             head = self._head(transfer)
         return head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,10 +28,12 @@ class _Download:
 
 
 class Slots:
-    """At most `count` downloads that get on; any number that hang, so that they hold up nobody else."""
+    """At most `limit` downloads that get on; any number that hang, so that they hold up nobody else."""
 
-    def __init__(self, count: int) -> None:
-        self._free = anyio.Semaphore(count, fast_acquire=True)
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
+        self._running = 0
+        self._waiting: deque[anyio.Event] = deque()
         self._downloads: set[_Download] = set()
         self._busy = anyio.Event()
 
@@ -45,7 +48,7 @@ class Slots:
         Raises:
             TimeoutError: it has been stuck for longer than `patience` seconds.
         """
-        await self._free.acquire()
+        await self._acquire()
         download = _Download(Transfer(patience), stalled)
         self._downloads.add(download)
         self._busy.set()
@@ -58,6 +61,27 @@ class Slots:
             self._give_up(download)
         if download.scope.cancelled_caught:
             raise TimeoutError("stuck")
+
+    async def _acquire(self) -> None:
+        if not self._waiting and self._running < self._limit():
+            self._running += 1
+            return
+        admitted = anyio.Event()
+        self._waiting.append(admitted)
+        try:
+            await admitted.wait()
+        except BaseException:
+            if admitted.is_set():
+                self._release()
+            else:
+                self._waiting.remove(admitted)
+            raise
+
+    def _release(self) -> None:
+        self._running -= 1
+        while self._waiting and self._running < self._limit():
+            self._running += 1
+            self._waiting.popleft().set()
 
     async def watch(self) -> None:
         """Frees the slots of downloads that hang. Runs for ever."""
@@ -80,4 +104,4 @@ class Slots:
     def _give_up(self, download: _Download) -> None:
         if download.counts:
             download.counts = False
-            self._free.release()
+            self._release()

@@ -20,12 +20,14 @@ class Transfer:
 
     Attributes:
         received: bytes so far, headers included.
+        waited: seconds from the last request to its answer.
     """
 
     def __init__(self, patience: float) -> None:
         """`patience`: seconds without progress after which it has failed."""
         self.patience = patience
         self.received = 0
+        self.waited = 0.0
         self._counted = 0
         self._since = time.monotonic()
         self._socket: socket.socket | None = None

@@ -25,6 +25,11 @@ MAX_BACKGROUND = 256
 """Background requests (buffered read-ahead) that the kernel lets be in flight; its default of 12 would let 12 hung
 reads stop every other buffered read. 256 is the most that it allows to an ordinary user."""
 
+READ_AHEAD_KIB = 512
+"""KiB that the kernel reads ahead of a program, and so asks for at once; its default is 128. A cold read of 4 MiB
+blocks takes 1.7 times longer with 128, 1.5 times with 256, and the same with 1024, with which each touch of a mapped
+page would be a read of 1 MiB."""
+
 MAX_TASKS = 1024
 """Requests handled at once, hung ones included: more than the kernel's background requests and the readers of a busy
 machine, each of which has at most one request that it waits for."""
@@ -77,6 +82,7 @@ class _Session:
     async def run(self, ready: Callable[[], None]) -> None:
         if self._mounted is not None:
             _allow_background(self._mounted.connection)
+            _read_ahead(self._mounted.device)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._notifier.run)
             nursery.start_soon(self._end_on_signal)
@@ -187,6 +193,14 @@ def _interrupted_reads() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _read_ahead(device: str) -> None:
+    control = Path(f"/sys/class/bdi/{device}/read_ahead_kb")
+    try:
+        control.write_text(str(READ_AHEAD_KIB))
+    except OSError as error:  # only root may
+        log.debug("%s cannot be raised (%s)", control, error.strerror)
 
 
 def _allow_background(connection: Path) -> None:

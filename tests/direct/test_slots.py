@@ -11,7 +11,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_as_many_at_once_as_there_are_slots() -> None:
-    limited = Slots(2)
+    limited = Slots(lambda: 2)
     begun: list[int] = []
     gate = anyio.Event()
 
@@ -30,7 +30,7 @@ async def test_as_many_at_once_as_there_are_slots() -> None:
 
 
 async def test_a_cancelled_wait_takes_no_slot() -> None:
-    limited = Slots(1)
+    limited = Slots(lambda: 1)
     async with limited.transfer(10):
         with anyio.move_on_after(0):
             async with limited.transfer(10):
@@ -42,7 +42,7 @@ async def test_a_cancelled_wait_takes_no_slot() -> None:
 async def test_a_slot_that_was_given_up_is_not_given_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "STALLED", 0.0)
     monkeypatch.setattr(slots, "TICK", 0.0)
-    limited = Slots(1)
+    limited = Slots(lambda: 1)
     async with anyio.create_task_group() as group:
         group.start_soon(limited.watch)
         async with limited.transfer(1000), limited.transfer(1000), limited.transfer(1000):
@@ -58,7 +58,7 @@ async def test_a_slot_that_was_given_up_is_not_given_up_again(monkeypatch: pytes
 
 async def test_the_watch_sleeps_while_there_is_nothing_to_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "TICK", 0.0)
-    limited = Slots(1)
+    limited = Slots(lambda: 1)
     async with anyio.create_task_group() as group:
         group.start_soon(limited.watch)
         for _ in range(2):

@@ -49,12 +49,12 @@ class Walks:
     def visit(self, directory: Inode) -> Sequence[Inode]:
         """Somebody begins to list `directory`; the answer is what they will list next if they go on so."""
         walk = self._walks.get(self._parents.get(directory, directory))
-        if walk is None or directory not in walk.directories[walk.expected :][:1]:
+        if walk is None or directory not in walk.directories[walk.expected : walk.expected + 1]:
             if walk is not None and directory in walk.directories:
                 walk.expected = walk.directories.index(directory) + 1
             return ()
         walk.expected += 1
-        return walk.directories[walk.expected :][:AHEAD]
+        return walk.directories[walk.expected : walk.expected + AHEAD]
 
     def listed(self, directory: Inode, entries: Iterable[Dirent], *, more: bool) -> None:
         """These are the entries of `directory`; `more`: those behind the ones before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from real_mount import Mount, finish
+from starlette.requests import Request
+from starlette.responses import Response
 
 from cterafs.demo.encoder import Codec, Encoding
 from cterafs.demo.objects import Item
@@ -97,6 +100,32 @@ def test_tools_have_files_fetched_before_they_open_them(
     requests = filled[0].faults.requests
     assert requests["directio"] == requests["block"] == files  # each once, and nothing else
     assert cold.status()["reads"]["prefetched_blocks"] >= 0.8 * files
+
+
+def test_a_walk_has_many_requests_under_way_at_a_time(
+    filled: tuple[EmbeddedPortal, Path], cold: Mount, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some way into it, neither the portal nor storage answers one before it was asked for eight."""
+    portal = filled[0]
+    asked: dict[str, list[asyncio.Event]] = {"directio": [], "block": []}
+
+    async def together(kind: str, request: Request) -> Response | None:
+        if kind not in asked or portal.faults.requests[kind] not in range(50, 250):
+            return None
+        waiting = asked[kind]
+        waiting.append(asyncio.Event())
+        if len(waiting) >= 8:
+            for event in waiting:
+                event.set()
+            waiting.clear()
+        else:
+            await waiting[-1].wait()
+        return None
+
+    monkeypatch.setattr(portal.faults, "portal", together)
+    monkeypatch.setattr(portal.faults, "storage", together)
+    command = f"{INTO} cp -r Folder/flat $to && {COMPARE}"
+    assert output(command, cold.path) == output(command, copy)
 
 
 def test_what_is_read_in_no_order_is_right_and_fetched_when_it_is_asked_for(

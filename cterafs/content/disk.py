@@ -304,11 +304,12 @@ class DiskCache:
     # --- the writing thread -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._closing or self._work.items:
+        closing = False
+        while not closing or self._work.is_urgent:
             with self._lock:
                 self._lock.wait_for(self._is_awaited, self._pause())
-                batch = self._work.take()
-            if not self._closing and (self._store is None or not self._store.is_current):
+                closing, batch = self._closing, self._work.take()
+            if not closing and (self._store is None or not self._store.is_current):
                 self._open()
             self._attempt(partial(self._process, batch=batch))
             with self._lock:

@@ -142,6 +142,17 @@ def test_a_hot_set_stays_while_more_than_the_cache_holds_passes_through(tmp_path
     cache.close()
 
 
+def test_what_was_asked_for_is_known_to_the_next_mount(tmp_path: Path) -> None:
+    cache = open_cache(tmp_path / "cache", limit=20 * COST)
+    put(cache, *range(10))
+    assert [get(cache, number) for number in range(10)] == [block(number) for number in range(10)]
+    cache.close()
+    cache = open_cache(tmp_path / "cache", limit=20 * COST)
+    put(cache, *range(100, 200))
+    assert there(cache, range(10)) == list(range(10))
+    cache.close()
+
+
 def test_what_was_hot_once_leaves_in_the_end(tmp_path: Path) -> None:
     cache = open_cache(tmp_path / "cache", limit=10 * COST)
     for first in range(0, 100, 10):

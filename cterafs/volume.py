@@ -48,9 +48,6 @@ NODES_IN_MEMORY = 20_000
 STORE_THREADS = 8
 """Threads that may read the tree at once; apart from those of downloads, which can all be busy or hung."""
 
-FILES_AHEAD = 128
-"""Files looked up at a time in a walk: twice as many as are fetched ahead, 1 ms of work for a hop of some 0.1 ms."""
-
 ATTEMPTS = 8
 """Of a query that changes overtake each time; as many as that are a storm, which may last."""
 
@@ -306,7 +303,7 @@ class Volume:
         following = next_by_inode if question.order is Order.INODE else next_by_name
         if question.deep:
             following = next_in_tree
-        files = await self._current(lambda: following(self._store, question.after, FILES_AHEAD))
+        files = await self._current(lambda: following(self._store, question.after, question.count))
         for file in files:
             self._nodes[file.inode] = file
         return files

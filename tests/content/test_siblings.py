@@ -11,6 +11,9 @@ import pytest
 from cterafs.content.siblings import (
     DIRECTORIES,
     FIRST,
+    GLANCE,
+    LATE,
+    LOOK,
     MOST,
     PATIENCE,
     SELDOM,
@@ -24,7 +27,6 @@ from cterafs.content.siblings import (
 from cterafs.model import ROOT_INODE, Inode, Node
 
 ROOM = 64 << 20
-ANSWER = 32  # files that a question is answered with
 
 
 class Tree:
@@ -72,12 +74,12 @@ class Tree:
         after = question.after
         if question.deep:
             files = list(self.walk(self.root))
-            return files[files.index(after) + 1 :][:ANSWER]
+            return files[files.index(after) + 1 :][: question.count]
         files = [child for child in self.children[after.parent] if not child.is_dir]
         if question.order is Order.INODE:
             files.sort(key=lambda file: file.inode)
-            return [file for file in files if file.inode > after.inode][:ANSWER]
-        return [file for file in files if file.name > after.name][:ANSWER]
+            return [file for file in files if file.inode > after.inode][: question.count]
+        return [file for file in files if file.name > after.name][: question.count]
 
 
 @dataclass(slots=True)
@@ -141,7 +143,10 @@ def test_the_third_file_in_order_begins_a_walk(tree: Tree) -> None:
     assert {(question.order, question.deep) for question in questions} == {(Order.NAME, False), (Order.INODE, False)}
     for question in questions:
         assert siblings.learn(question, tree.following(question), ROOM) == Forecast()
-    assert siblings.opened(files[12], ROOM).fetch == files[13 : 13 + FIRST]
+    assert {question.count for question in questions} == {GLANCE}
+    forecast = siblings.opened(files[12], ROOM)
+    assert forecast.fetch == files[13 : 13 + FIRST]
+    assert [question.count for question in forecast.ask] == [LOOK]
     assert siblings.opened(files[13], ROOM).fetch == files[13 + FIRST : 13 + FIRST + 2]
 
 
@@ -149,7 +154,7 @@ def test_a_directory_in_the_order_of_names(tree: Tree) -> None:
     outcome = play(tree, tree.files(tree.root, 2000))
     assert outcome.early >= 2000 - 5
     assert outcome.vain == []
-    assert outcome.questions <= 2 + 2000 / ANSWER + 2
+    assert outcome.questions <= 2 + 2000 / MOST + 2
     assert outcome.ahead == MOST * 8192
 
 
@@ -189,11 +194,19 @@ def test_who_leaves_every_other_file_out_is_given_up(tree: Tree) -> None:
     assert len(outcome.vain) <= 150
 
 
+def test_a_walk_is_noticed_also_where_many_came_to_nothing(tree: Tree) -> None:
+    files = tree.files(tree.root, 3000)
+    siblings = Siblings(tree.parents.get)
+    play(tree, files[:2000:2], siblings=siblings)
+    siblings._directories[tree.root.inode].strikes = 10
+    assert play(tree, files[2000:], siblings=siblings).early >= 1000 - SELDOM - 20
+
+
 def test_who_leaves_a_few_out_is_not(tree: Tree) -> None:
     files = tree.files(tree.root, 3000)
     siblings = Siblings(tree.parents.get)
     outcome = play(tree, [file for number, file in enumerate(files) if number % 10], siblings=siblings)
-    assert len(siblings._expected) <= 2 * (ANSWER + MOST)
+    assert len(siblings._expected) <= 2 * (LOOK + MOST)
     assert outcome.early >= 0.95 * outcome.opened
     assert len(outcome.vain) <= 300 + MOST
 
@@ -208,7 +221,7 @@ def test_who_leaves_many_out_at_once_is_followed_and_pays_for_it(tree: Tree) -> 
 def test_files_that_are_opened_twice_are_walked_through_once(tree: Tree) -> None:
     outcome = play(tree, [file for file in tree.files(tree.root, 500) for _ in range(2)])
     assert len(outcome.fetched) >= 490
-    assert outcome.questions <= 2 + 500 / ANSWER + 2
+    assert outcome.questions <= 2 + 500 / MOST + 2
 
 
 def test_large_and_empty_files_are_walked_past(tree: Tree) -> None:
@@ -307,6 +320,16 @@ def test_what_is_gone_is_not_fetched_and_given_up_if_it_was(tree: Tree) -> None:
     assert set(play(tree, [*files[50:52], *files[80:]], siblings=siblings).fetched).isdisjoint(gone)
 
 
+def test_what_is_gone_before_a_walk_is_noticed_is_not_fetched_either(tree: Tree) -> None:
+    files = tree.files(tree.root, 100)
+    siblings = Siblings(tree.parents.get)
+    siblings.opened(files[0], ROOM)
+    for question in siblings.opened(files[1], ROOM).ask:
+        siblings.learn(question, tree.following(question), ROOM)
+    siblings.forget([files[3].inode])
+    assert siblings.opened(files[2], ROOM).fetch == ()
+
+
 def test_a_walk_that_is_forgotten_for_others_cancels_what_it_had_fetched(tree: Tree) -> None:
     siblings = Siblings(tree.parents.get)
     directories = [tree.files(tree.directory(above, "x"), 20) for above in _apart(tree, WALKS + 1)]
@@ -336,4 +359,4 @@ def test_memory_is_bounded(tree: Tree) -> None:
     play(tree, files, siblings=siblings)
     assert len(siblings._directories) <= DIRECTORIES
     assert len(siblings._walks) <= WALKS
-    assert len(siblings._expected) <= WALKS * (ANSWER + MOST + 32)
+    assert len(siblings._expected) <= WALKS * (LOOK + MOST + LATE)

@@ -26,8 +26,7 @@ _DOUBTFUL: Final = (
     f" WHERE below.parent = entry.inode LIMIT 1) AS child {_UNSEEN}"
     " AND inode > ? AND folder_id IS NOT NULL AND child IS NOT NULL ORDER BY inode LIMIT ?"
 )
-SWEPT_AT_ONCE: Final = 2_000
-"""Rows that one batch of a sweep removes: as many as a page of events touches."""
+_SWEPT_AT_ONCE: Final = 2_000  # rows that one batch of a sweep removes: as many as a page of events touches
 
 
 class Relisting:
@@ -68,9 +67,9 @@ class Relisting:
             self._doubted = self._db.execute("SELECT next_inode FROM state").fetchone()[0]
         return [UnknownParent(folder_id, guid_text(key), guid_text(child)) for _, folder_id, key, child in rows]
 
-    def unseen(self) -> list[tuple[Any, ...]]:
-        """The next rows to be removed; fewer than `SWEPT_AT_ONCE` are the last."""
-        rows = self._db.execute(_SWEPT, (self._swept, SWEPT_AT_ONCE)).fetchall()
+    def unseen(self) -> tuple[list[tuple[Any, ...]], bool]:
+        """The next rows to be removed, and whether they are the last."""
+        rows = self._db.execute(_SWEPT, (self._swept, _SWEPT_AT_ONCE)).fetchall()
         if rows:
             self._swept = rows[0][0] - 1  # not further: it may be rolled back
-        return rows
+        return rows, len(rows) < _SWEPT_AT_ONCE

@@ -18,7 +18,7 @@ from cterafs.namespace.building import attach, build, concerns_readers, detach, 
 from cterafs.namespace.disk import disk_errors, interruptible
 from cterafs.namespace.edit import Edit, Totals
 from cterafs.namespace.guid import guid_key
-from cterafs.namespace.relisting import SWEPT_AT_ONCE, Relisting
+from cterafs.namespace.relisting import Relisting
 from cterafs.namespace.rows import COLUMNS, Acls, integer, node, read, stored, stored_or_none
 from cterafs.namespace.schema import (
     CLOSED,
@@ -207,13 +207,13 @@ class Tree:
     def sweep(self) -> Batch:
         """Removes some of what the complete listing did not mention; call it until `sweeping` ends."""
         with self._editing() as edit:
-            rows = self._relisting.unseen()
+            rows, last = self._relisting.unseen()
             edit.add_rows(rows)
             edit.renumber((row[1], None) for row in rows)
             for row in rows:
                 edit.remove(row[1])
             changes = self._finish(edit)
-            if len(rows) < SWEPT_AT_ONCE:
+            if last:
                 self._relisting.end()
                 self._set(relist=IDLE)
         return self._batch(changes)

@@ -175,7 +175,9 @@ def test_a_first_listing_that_begins_again_ends_as_the_new_one(
             assert shown(store) == before
         if killed:
             tree = stack.enter_context(Tree(store, layout=layout))
-        tree.prepare(told[-1], Cursor("end"), listing=True, complete=True).commit()
+        batch = tree.prepare(told[-1], Cursor("end"), listing=True, complete=True)
+        mirror.apply(batch.changes)  # where it is the only page, it was not staged
+        batch.commit()
         finish(tree, mirror)
         assert store.imported
         while tree.sweeping:

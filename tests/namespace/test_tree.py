@@ -261,7 +261,7 @@ def test_a_batch_that_is_rolled_back_leaves_nothing(mount: Mount) -> None:
 def test_listing_again_removes_what_is_no_longer_there_in_bounded_batches(
     mount: Mount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cterafs.namespace.tree._SWEPT_AT_ONCE", 2)
+    monkeypatch.setattr("cterafs.namespace.relisting._SWEPT_AT_ONCE", 2)
     mount.commit(mount.tree.set_folders([FolderInfo(7, "Docs", "ann")]))
     mount.told(*(file(str(n), f"file {n}") for n in range(5)), file("a", "a", size=1))
     kept = mount.at("/Docs/a")
@@ -281,7 +281,7 @@ def test_listing_again_removes_what_is_no_longer_there_in_bounded_batches(
 
 
 def test_a_sweep_that_is_rolled_back_begins_again(mount: Mount, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cterafs.namespace.tree._SWEPT_AT_ONCE", 2)
+    monkeypatch.setattr("cterafs.namespace.relisting._SWEPT_AT_ONCE", 2)
     mount.told(*(file(str(n), f"file {n}") for n in range(3)))
     mount.tree.begin_relist()
     mount.commit(mount.tree.prepare([DOCS], Cursor("end"), listing=True, complete=True))

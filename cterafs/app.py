@@ -328,6 +328,7 @@ async def _status(running: Running, path: Path) -> dict[str, Any]:
             "downloaded_blocks": stats.downloaded_blocks,
             "downloaded_bytes": stats.downloaded_bytes,
             "prefetched_blocks": stats.prefetched,
+            "filled_bytes": stats.filled_bytes,
         },
         "errors": dict(stats.errors),
         "rss": _resident(),

@@ -16,6 +16,7 @@ class Stats:
     Attributes:
         reads: read requests answered, and `read_bytes` their bytes.
         hits: blocks that were in memory when asked for, and `misses` those that were not.
+        filled_bytes: bytes handed over before they were asked for: who reads them makes no request.
         prefetched: blocks that were asked for before anybody read them.
         downloaded_bytes: plaintext bytes of the blocks that came from storage.
         errors: failed operations, by the name of the exception.
@@ -24,6 +25,7 @@ class Stats:
     opens: int = 0
     reads: int = 0
     read_bytes: int = 0
+    filled_bytes: int = 0
     hits: int = 0
     misses: int = 0
     prefetched: int = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 import trio
@@ -72,6 +73,12 @@ class Observer(Protocol):
 
     async def drained(self) -> None:
         """Returns when everything that was pushed has reached the caches."""
+
+    def fill(self, inode: Inode, offset: int, data: memoryview, /) -> bool:
+        """These bytes of a file will be read soon. False where they cannot be taken now."""
+
+    async def settled(self, inode: Inode, /) -> None:
+        """Returns when no bytes of this file are on their way into the caches."""
 
 
 class Volume:
@@ -237,8 +244,11 @@ class Volume:
 
     # --- files ------------------------------------------------------------------------------------------------------
 
-    async def open(self, inode: Inode) -> tuple[int, bool]:
+    async def open(self, inode: Inode, *, cached: bool = True) -> tuple[int, bool]:
         """Opens a file for reading; never waits for the network.
+
+        Args:
+            cached: the frontend reads it through its cache, and so has a use for bytes that it did not ask for.
 
         Returns:
             A handle, and whether data that the frontend cached for this inode is still good.
@@ -254,8 +264,13 @@ class Volume:
         if node.is_dir:
             raise IsADirectory(f"{node.name!r} is a directory")
         source, keep = self._contents.open(node)
+        fill = None
+        if self.observer is not None:
+            if not keep:  # what is on its way may be of what this inode stood for before
+                await self.observer.settled(inode)
+            fill = partial(self.observer.fill, inode) if cached else None
         self._walk_ahead.opened(node)
-        readahead = ReadAhead(source, self._cache, self._nursery, self._budget, self.stats)
+        readahead = ReadAhead(source, self._cache, self._nursery, self._budget, self.stats, fill=fill)
         deadline = self._options.timeout * READ_DEADLINE_FACTOR
         handle = next(self._handle_numbers)
         self._readers[handle] = (inode, Reader(source, readahead, deadline, self.stats))

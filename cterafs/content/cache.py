@@ -89,6 +89,7 @@ class Flight:
     def end(self, data: bytes | None, error: Exception | None) -> None:
         """It arrived, or failed, or (neither) was given up."""
         self.ended, self._data, self._error = True, data, error
+        self.landing.tell = None  # which leads back here: as a cycle, all of it would stay until the next collection
         self._news.set()
 
 

@@ -90,6 +90,11 @@ class BlockSource:
         self._cache.count_hits(len(parts))
         return (parts[0] if len(parts) == 1 else b"".join(parts)) if parts else None
 
+    def peek(self, chunk: Chunk) -> memoryview | None:
+        """A block, if it is in memory."""
+        data = self._cache.memory.get(self.key(chunk))
+        return None if data is None else memoryview(data)
+
     async def read(self, chunk: Chunk, extent: Extent) -> memoryview:
         """What a block has of `extent`, from memory or from storage, as soon as that much of it has arrived.
 

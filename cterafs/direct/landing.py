@@ -81,8 +81,9 @@ class Landing:
 
     def _notify(self) -> None:
         self.awaited = NOBODY
-        if self.tell is not None:
-            self.tell()
+        tell = self.tell  # the loop may take it away
+        if tell is not None:
+            tell()
 
     # --- the loop's ---------------------------------------------------------------------------------------------------
 

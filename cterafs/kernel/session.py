@@ -82,7 +82,6 @@ class _Session:
     async def run(self, ready: Callable[[], None]) -> None:
         if self._mounted is not None:
             _allow_background(self._mounted.connection)
-            _read_ahead(self._mounted.device)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._notifier.run)
             nursery.start_soon(self._end_on_signal)
@@ -117,6 +116,8 @@ class _Session:
             raise MountError(f"{self._path} is mounted but did not answer in {ANSWER_DEADLINE:.0f} s") from None
         except OSError as error:
             raise MountError(f"{self._path} is mounted but does not answer: {error.strerror}") from None
+        if self._mounted is not None:  # not before the first answer, upon which the kernel sets this itself
+            _read_ahead(self._mounted.device)
         ready()
 
     async def _end_on_signal(self) -> None:

@@ -327,6 +327,7 @@ async def _status(running: Running, path: Path) -> dict[str, Any]:
             "bytes": stats.read_bytes,
             "downloaded_blocks": stats.downloaded_blocks,
             "downloaded_bytes": stats.downloaded_bytes,
+            "ranges": stats.ranges,
             "prefetched_blocks": stats.prefetched,
             "filled_bytes": stats.filled_bytes,
         },

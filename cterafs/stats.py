@@ -18,7 +18,8 @@ class Stats:
         hits: blocks that were in memory when asked for, and `misses` those that were not.
         filled_bytes: bytes handed over before they were asked for: who reads them makes no request.
         prefetched: blocks that were asked for before anybody read them.
-        downloaded_bytes: plaintext bytes of the blocks that came from storage.
+        downloaded_bytes: plaintext bytes that came from storage, of whole blocks and of parts.
+        ranges: parts of blocks that were downloaded without the rest.
         errors: failed operations, by the name of the exception.
     """
 
@@ -31,6 +32,7 @@ class Stats:
     prefetched: int = 0
     downloaded_blocks: int = 0
     downloaded_bytes: int = 0
+    ranges: int = 0
     errors: Counter[str] = field(default_factory=Counter)
 
     def failed(self, error: BaseException) -> None:

@@ -13,15 +13,19 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import trio
 
 from cterafs.content.blockindex import Place
 from cterafs.content.disk import DiskCache
 from cterafs.content.memory import BlockKey, BlockMemory
+from cterafs.content.renting import Renting
 from cterafs.direct.landing import Landing
 from cterafs.errors import BlockError, BlockInfo, CteraError, DirectIOError
 from cterafs.stats import Stats
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +155,7 @@ class BlockCache:
         self._nursery = nursery
         self._stats = stats
         self._flights: dict[BlockKey, Flight] = {}
+        self._renting = Renting()
         self._token = trio.lowlevel.current_trio_token()
         self._heard: deque[Flight] = deque()  # from worker threads
         self._called = False
@@ -189,6 +194,35 @@ class BlockCache:
             part = await flight.part(start, stop)
             if part is not None:
                 return part
+
+    def rent(self, wanted: Wanted, length: int) -> bool:
+        """Whether to fetch no more than `length` bytes of a block (`read_part`): neither is it in memory or under way,
+        nor worth having as a whole. To be asked once for each part: it is counted."""
+        return wanted.key not in self and self._renting.rent(wanted.key, wanted.block.length, length)
+
+    async def read_part(
+        self, wanted: Wanted, length: int, fetch: Callable[[], Awaitable[bytes | None]]
+    ) -> bytes | None:
+        """What `fetch` gets of a block: `length` bytes, which are not kept. None if the disk has it or `fetch` says so.
+
+        Twice the length has to fit into memory, as it does with random reads (`window.SMALL_READ`) whatever the limit.
+
+        Raises:
+            DirectIOError: what `fetch` raised.
+        """
+        if await self._has(wanted):
+            return None
+        need = length * IN_FLIGHT_FACTOR
+        await self.memory.reserve(need)
+        try:
+            data = await fetch()
+        finally:
+            self.memory.release(need)
+        if data is not None:
+            self._stats.misses += 1
+            self._stats.ranges += 1
+            self._stats.downloaded_bytes += len(data)
+        return data
 
     def fetch(self, blocks: Iterable[Wanted], land: Land) -> Run:
         """Begins to fetch those that are neither in memory nor under way, one after the other. Nobody has to wait."""
@@ -241,23 +275,39 @@ class BlockCache:
     async def _from_disk(self, disk: DiskCache, run: Run) -> None:
         """What the disk has of the run, in one trip to a thread."""
         found: list[tuple[Flight, bytes]] = []
-        began = False
 
         def get() -> None:
-            nonlocal began
-            began = True
             for flight in run.flights:
                 wanted = flight.wanted
                 data = disk.get(wanted.key, wanted.block.length, wanted.origin)
                 if data is not None:
                     found.append((flight, data))
 
-        with trio.move_on_after(DISK_PATIENCE) as scope:
-            await trio.to_thread.run_sync(get, abandon_on_cancel=True, limiter=self._disk_threads)
-        if scope.cancelled_caught and began:  # and did not only wait for others
-            disk.hung()
+        await self._ask_disk(disk, get)
         for flight, data in tuple(found):
             self._store(flight, data)
+
+    async def _has(self, wanted: Wanted) -> bool:
+        """Whether the disk has a block."""
+        if self.disk is None:
+            return False
+        has = partial(self.disk.has, wanted.key, wanted.block.length, wanted.origin)
+        return bool(await self._ask_disk(self.disk, has))
+
+    async def _ask_disk(self, disk: DiskCache, ask: Callable[[], T]) -> T | None:
+        """What `ask` answers, in a thread; None if the disk hangs."""
+        began = False
+
+        def asking() -> T:
+            nonlocal began
+            began = True
+            return ask()
+
+        with trio.move_on_after(DISK_PATIENCE) as scope:
+            return await trio.to_thread.run_sync(asking, abandon_on_cancel=True, limiter=self._disk_threads)
+        if scope.cancelled_caught and began:  # and did not only wait for others
+            disk.hung()
+        return None
 
     def _hear(self, flight: Flight) -> None:
         """Called in worker threads; one call of the loop's serves all that is heard until it comes."""

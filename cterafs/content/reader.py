@@ -9,7 +9,7 @@ import trio
 from cterafs.content.readahead import ReadAhead
 from cterafs.content.source import BlockSource
 from cterafs.errors import BlockError, BlockInfo, DirectIOError, DownloadTimeout
-from cterafs.model import Extent
+from cterafs.model import Chunk, Extent
 from cterafs.stats import Stats
 
 FAILURE_MEMORY = 2.0
@@ -77,13 +77,20 @@ class Reader:
 
     async def _read(self, wanted: Extent) -> bytes | memoryview:
         chunks = await self.source.chunks(wanted)
-        self._readahead.observe(wanted, chunks)
+        random = self._readahead.observe(wanted, chunks)
+        rented = [random and self.source.rent(chunk, wanted) for chunk in chunks]
         if len(chunks) == 1:
-            return await self.source.read(chunks[0], wanted)
+            return await self._read_of(chunks[0], wanted, rented[0])
         with contextlib.ExitStack() as needed:
-            for chunk in chunks:
-                needed.enter_context(self.source.fetch((chunk,)))
-            return b"".join([await self.source.read(chunk, wanted) for chunk in chunks])
+            for chunk, part in zip(chunks, rented, strict=True):
+                if not part:
+                    needed.enter_context(self.source.fetch((chunk,)))
+            # one part after the other, but there are seldom two: a random read is small, and parts are of large blocks
+            parts = zip(chunks, rented, strict=True)
+            return b"".join([await self._read_of(chunk, wanted, part) for chunk, part in parts])
+
+    async def _read_of(self, chunk: Chunk, wanted: Extent, part: bool) -> bytes | memoryview:
+        return await (self.source.read_part(chunk, wanted) if part else self.source.read(chunk, wanted))
 
     def _count(self, data: bytes | memoryview) -> None:
         self._stats.reads += 1

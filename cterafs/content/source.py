@@ -41,6 +41,9 @@ class Remote(Protocol):
     async def read(self, chunk: Chunk) -> bytes:
         """The plaintext of one of them."""
 
+    async def read_part(self, chunk: Chunk, extent: Extent) -> bytes | None:
+        """Those bytes of one of them, and no more; None if it has to be read whole."""
+
 
 class BlockSource:
     """What all the handles of one inode share: its list of blocks, and its place in the cache.
@@ -104,6 +107,25 @@ class BlockSource:
         part = chunk.extent.intersect(extent)
         start = chunk.extent.start
         return await self._cache.read(self._wanted(chunk), part.start - start, part.stop - start, self._land)
+
+    def rent(self, chunk: Chunk, extent: Extent) -> bool:
+        """Whether who needs `extent` only should ask for no more of a block. To be asked once for each `read_part`."""
+        return self._cache.rent(self._wanted(chunk), len(chunk.extent.intersect(extent)))
+
+    async def read_part(self, chunk: Chunk, extent: Extent) -> bytes | memoryview:
+        """As `read`, but without the rest of the block, if that can be.
+
+        Raises:
+            DirectIOError: it cannot be had.
+        """
+        part = chunk.extent.intersect(extent)
+
+        async def fetch() -> bytes | None:
+            await self._confirm(chunk.extent)
+            return await self._remote.read_part(chunk, part)
+
+        data = await self._cache.read_part(self._wanted(chunk), len(part), fetch)
+        return await self.read(chunk, extent) if data is None else data
 
     def batches(self, chunks: Sequence[Chunk]) -> list[Sequence[Chunk]]:
         """Those of `chunks` that are neither in memory nor under way, in parts that are worth a `fetch` each."""

@@ -53,18 +53,13 @@ SCATTERED = 8
 LOYALTY = 64
 """Reads elsewhere after which a stream that used to be returned to is taken for left."""
 
-SMALL_READ = 128 << 10
-"""Bytes of the largest read that can be a random one: a touch of a mapped page is read as that much by the kernel."""
+SMALL_READ = 512 << 10
+"""Bytes of the largest read that can be a random one: of a page of a mapping that is touched, the kernel makes as much
+as it would read ahead (READ_AHEAD_KIB of its session)."""
 
 SMALL_HEAD = 16 << 10
 """Bytes of the smallest first read at a file's beginning that is taken for a beginning, and so not for random: what the
 kernel makes of a program's first 4 KiB. Who begins at the beginning mostly goes on."""
-
-NEIGHBOURHOOD = 256 << 10
-"""Bytes, the smallest blocks: a second random read so near shows that the block is worth having."""
-
-TOUCHED = 256
-"""Neighbourhoods remembered, 64 MiB together: a small database is soon fetched as a whole, a huge one never."""
 
 SMALL_FILE = 1 << 20
 """Bytes of the largest file of which no part is worth a request of its own."""
@@ -77,7 +72,7 @@ class Advice:
     Attributes:
         extents: to fetch now, the most urgent first.
         random: the read belongs to no stream, so fetching more than its bytes is of no use. The first read of a place
-            counts as random only if it has at most 128 KiB, at the file's beginning only if it has less than 16 KiB,
+            counts as random only if it has at most 512 KiB, at the file's beginning only if it has less than 16 KiB,
             and never in a file of at most 1 MiB.
     """
 
@@ -213,7 +208,6 @@ class AccessPattern:
         self._streams: list[_Stream] = []  # the one read last at the front
         self._turn = 0
         self._scattered = 0
-        self._touched: dict[int, bool] = {}  # neighbourhoods of random reads, the latest at the end
 
     def observe(self, read: Extent, size: int) -> Advice:
         """Takes note of one read of a file of `size` bytes."""
@@ -274,7 +268,7 @@ class AccessPattern:
         self._streams.insert(0, self._new(read))
         del self._streams[STREAMS:]
         small = len(read) <= SMALL_READ if read.start else len(read) < SMALL_HEAD
-        return Advice((), random=small and size > SMALL_FILE and self._first_touch(read))
+        return Advice((), random=small and size > SMALL_FILE)
 
     def _leave(self) -> None:
         """The reader went elsewhere: what it left is fetched no further, unless it used to come back there."""
@@ -283,15 +277,6 @@ class AccessPattern:
             if not expected and (stream.ahead > stream.position or stream.placed):
                 stream.give_up()
                 stream.left = True
-
-    def _first_touch(self, read: Extent) -> bool:
-        """Whether this neighbourhood is new to the handle; of those, the last few are remembered."""
-        place = read.start // NEIGHBOURHOOD
-        known = self._touched.pop(place, False)
-        self._touched[place] = True
-        if len(self._touched) > TOUCHED:
-            del self._touched[next(iter(self._touched))]
-        return not known
 
     def _new(self, read: Extent) -> _Stream:
         return _Stream(read.start, read.stop, read.stop, max(1, len(read)), self._turn)

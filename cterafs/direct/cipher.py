@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algori
 from cterafs import errors
 from cterafs.direct.source import Source
 from cterafs.errors import BlockInfo
+from cterafs.model import Extent
 
 AES_BLOCK = 16
 HEADER = 1 + AES_BLOCK  # the version byte, which is ignored, and the IV
@@ -41,6 +42,30 @@ def unwrap_key(wrapped: str, secret: str, file_id: int | None = None) -> bytes:
 def encrypted_size(length: int) -> int:
     """Bytes in storage of `length` bytes, encrypted."""
     return HEADER + (length // AES_BLOCK + 1) * AES_BLOCK
+
+
+def encrypted_part(part: Extent) -> Extent:
+    """Where what a part of a block is decrypted from lies in storage.
+
+    That is the AES blocks that hold it and, as CBC needs it, the one before them: in front of the first stands the IV.
+    """
+    first, last = part.start // AES_BLOCK, (part.stop - 1) // AES_BLOCK
+    return Extent(1 + AES_BLOCK * first, HEADER + AES_BLOCK * (last + 1))
+
+
+def decrypt_part(stored: bytes, part: Extent, block: BlockInfo, key: bytes) -> bytes:
+    """The bytes `part` of a block, from those of `encrypted_part`.
+
+    Raises:
+        errors.DecryptBlockError: the padding, where it begins in the last AES block of these, is wrong.
+    """
+    decryptor = Cipher(algorithms.AES(key), modes.CBC(stored[:AES_BLOCK])).decryptor()
+    plain = decryptor.update(stored[AES_BLOCK:]) + decryptor.finalize()
+    start = part.start // AES_BLOCK * AES_BLOCK
+    padding = start + len(plain) - block.length
+    if padding > 0 and plain[-padding:] != bytes([padding]) * padding:
+        raise errors.DecryptBlockError(block, "wrong padding")
+    return plain[part.start - start : part.stop - start]
 
 
 class Decrypted:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import functools
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -15,7 +15,7 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from cterafs import errors
-from cterafs.direct import codec, wire
+from cterafs.direct import codec, parts, wire
 from cterafs.direct.api import BlockListAPI
 from cterafs.direct.cipher import unwrap_key
 from cterafs.direct.flight import Spawner
@@ -29,6 +29,8 @@ from cterafs.direct.streamer import EVERYTHING, Streamer
 from cterafs.direct.transfer import Transfer
 from cterafs.errors import BlockInfo
 from cterafs.model import BlockMap, ByteRange, Chunk, Compression, Extent
+
+T = TypeVar("T")
 
 THREADS = 256
 """Downloads at most, those included that hang and so have no slot."""
@@ -147,13 +149,39 @@ class DirectIO:
         patience = Patience(self._timeout)
         while pending := [landing for landing in landings if not (landing.complete or landing.dropped)]:
             try:
-                await self._attempt(block_map, pending, patience)
+                await self._attempt(
+                    functools.partial(self._download, block_map, pending),
+                    functools.partial(_first_incomplete, pending),
+                    patience,
+                    stalled=functools.partial(_drop_behind_the_first, pending),
+                )
             except errors.BlockError as error:
                 if pending[0].complete:
                     patience = Patience(self._timeout)  # another block, another patience
-                if isinstance(error, errors.DownloadError) and _final(error.status):
-                    raise
-                await patience.after(error)
+                await _after(error, patience)
+
+    async def fetch_part(self, block_map: BlockMap, chunk: Chunk, extent: Extent) -> bytes | None:
+        """The bytes `extent` of the file, which lie in one block of a file that is not compressed, without the rest.
+
+        Returns:
+            None where storage gives no ranges of it, so that the whole block has to be fetched.
+
+        Raises:
+            errors.BlockError: as `fetch` does.
+        """
+        block = BlockInfo(block_map.file_id, chunk.number, chunk.extent.start, len(chunk.extent))
+        part = Extent(extent.start - chunk.extent.start, extent.stop - chunk.extent.start)
+
+        def download(transfer: Transfer) -> bytes | None:
+            get = functools.partial(self._storage.get_part, chunk.url, block, transfer=transfer)
+            return parts.read(get, block, part, block_map.key)
+
+        patience = Patience(self._timeout)
+        while True:
+            try:
+                return await self._attempt(download, lambda: block, patience)
+            except errors.BlockError as error:
+                await _after(error, patience)
 
     def blocks(self, file_id: int, byte_range: ByteRange | None = None, max_workers: int | None = None) -> Streamer:
         """The blocks of a file, or of a range of it, in any order, cut to the range: `async for block in ...`.
@@ -230,29 +258,27 @@ class DirectIO:
             raise errors.DecryptKeyError(file_id, "the file is encrypted, and a bearer token alone opens no key")
         return unwrap_key(wrapped, self._secret, file_id)
 
-    async def _attempt(self, block_map: BlockMap, landings: Sequence[Landing], patience: Patience) -> None:
+    async def _attempt(
+        self,
+        download: Callable[[Transfer], T],
+        current: Callable[[], BlockInfo],
+        patience: Patience,
+        stalled: Callable[[], None] = lambda: None,
+    ) -> T:
+        """Runs `download` in a thread and a slot. `current` tells which block it is at."""
         if self._group is None:
             raise RuntimeError("use `async with DirectIO(...)`")
-        stalled = functools.partial(_drop_behind_the_first, landings)
         try:
             async with self._slots.transfer(min(self._timeout / TRIES, patience.left()), stalled) as transfer:
                 try:
-                    await to_thread.run_sync(
-                        self._download,
-                        block_map,
-                        landings,
-                        transfer,
-                        abandon_on_cancel=True,
-                        limiter=self._threads,
-                    )
+                    return await to_thread.run_sync(download, transfer, abandon_on_cancel=True, limiter=self._threads)
                 finally:
                     if transfer.received:
                         patience.progressed(transfer.idle())
         except errors.BlockError:
             raise
         except TimeoutError:
-            stuck = next((landing for landing in landings if not landing.complete), landings[-1])
-            raise errors.DownloadTimeout(stuck.block, "stuck") from None
+            raise errors.DownloadTimeout(current(), "stuck") from None
 
     def _download(self, block_map: BlockMap, landings: Sequence[Landing], transfer: Transfer) -> None:
         for landing in landings:
@@ -285,6 +311,17 @@ class DirectIO:
 def _final(status: int | None) -> bool:
     """Whether asking storage again the same way is of no use."""
     return status is not None and status < 500 and status not in REPEATABLE
+
+
+async def _after(error: errors.BlockError, patience: Patience) -> None:
+    """Waits until the next attempt is due, or raises `error` if there is none."""
+    if isinstance(error, errors.DownloadError) and _final(error.status):
+        raise error
+    await patience.after(error)
+
+
+def _first_incomplete(landings: Sequence[Landing]) -> BlockInfo:
+    return next((landing for landing in landings if not landing.complete), landings[-1]).block
 
 
 def _drop_behind_the_first(landings: Sequence[Landing]) -> None:

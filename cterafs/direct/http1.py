@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from cterafs.direct.buffers import written
 from cterafs.direct.transfer import Transfer
+from cterafs.model import Extent
 
 MAX_HEAD = 64 << 10
 """Bytes of status line and headers, or of one line in a chunked body. Servers commonly allow 8 to 16 KiB."""
@@ -54,6 +55,21 @@ class Head:
     def reusable(self) -> bool:
         connection = self.headers.get("connection", "").lower()
         return "close" not in connection if self.version == "HTTP/1.1" else connection == "keep-alive"
+
+
+def object_size(head: Head, asked: Extent) -> int:
+    """Bytes of all the object that a 206 is a part of; the part has to be `asked`, neither more nor less.
+
+    Raises:
+        MalformedAnswer: it is another part, or the head does not say which.
+    """
+    unit, _, rest = head.headers.get("content-range", "").partition(" ")
+    span, _, total = rest.partition("/")
+    if unit != "bytes" or span != f"{asked.start}-{asked.stop - 1}":
+        raise MalformedAnswer("another range than was asked for")
+    if not (total.isascii() and total.isdigit() and len(total) <= 19):
+        raise MalformedAnswer("a range of an object of unknown size")
+    return int(total)
 
 
 class Connection:

@@ -15,7 +15,7 @@ from cterafs.direct.flight import Flight, Spawner
 from cterafs.direct.landing import Landing
 from cterafs.direct.presigned import lifetime, stable_path
 from cterafs.errors import BlockInfo
-from cterafs.model import BlockMap, Chunk, Extent
+from cterafs.model import BlockMap, Chunk, Compression, Extent
 
 WHOLE = 1 << 30
 """Bytes. The list of a file up to this size is fetched once: 4,096 blocks of 256 KiB, 3 MB in memory, 2 MB of JSON."""
@@ -36,6 +36,7 @@ class BlockSource(Protocol):
     def tasks(self) -> Spawner: ...
     async def block_map(self, file_id: int, extent: Extent | None = None) -> BlockMap: ...
     async def land(self, block_map: BlockMap, landings: Sequence[Landing]) -> None: ...
+    async def fetch_part(self, block_map: BlockMap, chunk: Chunk, extent: Extent) -> bytes | None: ...
 
 
 Ask = Extent | None
@@ -147,19 +148,49 @@ class RemoteFile:
             window = await self._window(pending[0].block.offset)
             run = [landing for landing in pending if window.holds(landing.block.offset)]
             for landing in run:
-                if [chunk.extent for chunk in window.map.span(landing.extent)] != [landing.extent]:
-                    self._fail("its blocks are cut differently")
+                self._present(window, landing.extent)
             try:
                 await self._client.land(window.map, run)
             except errors.DownloadError as error:
-                if error.status not in (EXPIRED, GONE):
-                    raise
-                if error.block.offset == refused:
-                    if error.status == GONE:
-                        self._fail("storage has the block no longer")
-                    raise
+                await self._renewed_upon(error, window, refused)
                 refused = error.block.offset
-                await self._renewed(window)
+
+    async def read_part(self, chunk: Chunk, extent: Extent) -> bytes | None:
+        """The bytes `extent` of the file, which lie in `chunk`, without the rest of that block.
+
+        Returns:
+            None if the block has to be read whole: it is or may be compressed, or storage gives no ranges of it.
+
+        Raises:
+            as `land` does.
+        """
+        refused = -1
+        while True:
+            window = await self._window(chunk.extent.start)
+            if window.map.compression is not Compression.NONE:
+                return None
+            try:
+                return await self._client.fetch_part(window.map, self._present(window, chunk.extent), extent)
+            except errors.DownloadError as error:
+                await self._renewed_upon(error, window, refused)
+                refused = error.block.offset
+
+    def _present(self, window: _Window, extent: Extent) -> Chunk:
+        """The block as the list has it now."""
+        found = window.map.span(extent)
+        if [chunk.extent for chunk in found] != [extent]:
+            self._fail("its blocks are cut differently")
+        return found[0]
+
+    async def _renewed_upon(self, error: errors.DownloadError, window: _Window, refused: int) -> None:
+        """Renews the list if storage refused a block by its URL, and not for the second time: that was `refused`."""
+        if error.status not in (EXPIRED, GONE):
+            raise error
+        if error.block.offset == refused:
+            if error.status == GONE:
+                self._fail("storage has the block no longer")
+            raise error
+        await self._renewed(window)
 
     async def _window(self, position: int) -> _Window:
         """The list that has the block of the byte at `position`, which the file has."""

@@ -1,6 +1,6 @@
-"""GET of a block by its presigned URL: synchronous, for worker threads, over connections that are kept alive.
+"""GET of a block, or of a part of it, by its presigned URL: synchronous, for worker threads.
 
-Nothing of the portal's (credentials, cookies) is ever sent, and proxies are not used.
+Connections are kept alive. Nothing of the portal's (credentials, cookies) is ever sent, and proxies are not used.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
+from cachetools import TTLCache
+
 from cterafs import __version__, errors
 from cterafs.direct.addresses import Endpoint, HostPolicy, Refused, Target, parse
 from cterafs.direct.checksums import Checksums
 from cterafs.direct.codec import stored_limit
-from cterafs.direct.http1 import Body, Connection, CutShort, Head, MalformedAnswer, Oversized
+from cterafs.direct.http1 import Body, Connection, CutShort, Head, MalformedAnswer, Oversized, object_size
 from cterafs.direct.retry import retry_after
 from cterafs.direct.transfer import Transfer
 from cterafs.errors import BlockInfo
+from cterafs.model import Extent
 
 T = TypeVar("T")
 
@@ -32,7 +35,10 @@ MAX_IDLE = 64
 """Connections kept for later, over all hosts: a few more than workers, whatever hosts a portal names."""
 IDLE_SECONDS = 30.0
 """nginx closes after 75 s, some load balancers after 60 s, S3 sooner: an older one is not worth trying."""
-OK = 200
+WITHOUT_RANGES = 600.0
+"""Seconds for which storage that knows no ranges is asked for none: a proxy in front of it may be replaced by one that
+does, and to find out costs one answer that is thrown away."""
+OK, PARTIAL, UNSATISFIABLE = 200, 206, 416
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -82,18 +88,32 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Want(Generic[T]):
-    """What to do with a body of at most `limit` bytes."""
+    """What to do with a body of at most `limit` bytes, which is the `part` of the object, or all of it."""
 
     limit: int
     take: Callable[[Answer], T]
+    part: Extent | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Taken(Generic[T]):
-    """What was made of an answer; `wrong` names the checksum that is not the body's."""
+    """What was made of an answer; `wrong` names the checksum that is not the body's.
+
+    Attributes:
+        total: bytes of the object that it is a part of; None where it is all of it.
+    """
 
     result: T
     wrong: str | None
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A range of what storage holds of a block, and how many bytes that has in all."""
+
+    data: bytes
+    total: int
 
 
 class Storage:
@@ -103,6 +123,7 @@ class Storage:
         self._policy = HostPolicy(hosts, urlsplit(portal_url).hostname or "")
         self._tls = tls
         self._idle: OrderedDict[Connection, Endpoint] = OrderedDict()  # the longest idle first
+        self._without_ranges: TTLCache[Endpoint, bool] = TTLCache(MAX_IDLE, WITHOUT_RANGES)
         self._lock = threading.Lock()
 
     def get(self, url: str, block: BlockInfo, transfer: Transfer, take: Callable[[Answer], T]) -> T:
@@ -118,19 +139,36 @@ class Storage:
         """
         with _translated(block):
             target = parse(url)
-        with _translated(block, f"{target.endpoint.host}: "):
-            for _ in range(1 + MAX_REDIRECTS):
-                head, taken = self._fetch(target, _Want(stored_limit(block.length), take), transfer)
-                if head.status not in REDIRECTS:
-                    break
-                target = target.redirected(head.headers.get("location", ""))
+        head, taken = self._follow(target, block, _Want(stored_limit(block.length), take), transfer)
         if taken is None:
-            failure = errors.DownloadError(block, f"HTTP {head.status}", head.status)
-            failure.retry_after = retry_after(head.headers.get("retry-after"))
-            raise failure
+            raise _failure(block, head)
         if taken.wrong:
             raise errors.BlockValidationException(block, f"{taken.wrong} is of other bytes")
         return taken.result
+
+    def get_part(self, url: str, block: BlockInfo, part: Extent, transfer: Transfer) -> Part | None:
+        """A range of what storage holds of a block; None where it holds no such range, or knows no ranges.
+
+        Raises:
+            as `get` does. Checksums are not verified: those that come with a range are of the whole object.
+        """
+        with _translated(block):
+            target = parse(url)
+        with self._lock:
+            if target.endpoint in self._without_ranges:
+                return None
+        want = _Want(len(part), lambda answer: bytes(answer.readall()), part)
+        head, taken = self._follow(target, block, want, transfer)
+        if taken is not None and taken.total is not None:
+            if len(taken.result) != len(part):
+                raise errors.DownloadError(block, f"{len(taken.result)} bytes of a range of {len(part)}")
+            return Part(taken.result, taken.total)
+        if head.status == OK:
+            with self._lock:
+                self._without_ranges[target.endpoint] = True
+        elif head.status != UNSATISFIABLE:
+            raise _failure(block, head)
+        return None
 
     def close(self) -> None:
         """Closes what is idle; downloads that are under way go on."""
@@ -138,6 +176,18 @@ class Storage:
             idle, self._idle = self._idle, OrderedDict()
         for connection in idle:
             connection.close()
+
+    def _follow(
+        self, target: Target, block: BlockInfo, want: _Want[T], transfer: Transfer
+    ) -> tuple[Head, _Taken[T] | None]:
+        """The answer, wherever redirects lead."""
+        with _translated(block, f"{target.endpoint.host}: "):
+            for _ in range(1 + MAX_REDIRECTS):
+                head, taken = self._fetch(target, want, transfer)
+                if head.status not in REDIRECTS:
+                    break
+                target = target.redirected(head.headers.get("location", ""))
+        return head, taken
 
     def _fetch(self, target: Target, want: _Want[T], transfer: Transfer) -> tuple[Head, _Taken[T] | None]:
         while connection := self._reuse(target.endpoint):
@@ -153,20 +203,23 @@ class Storage:
     def _converse(
         self, connection: Connection, target: Target, want: _Want[T], transfer: Transfer
     ) -> tuple[Head, _Taken[T] | None]:
+        part = want.part
+        ranged = f"Range: bytes={part.start}-{part.stop - 1}\r\n" if part else ""
         request = (
             f"GET {target.path} HTTP/1.1\r\nHost: {target.endpoint.authority}\r\n"
-            f"User-Agent: cterafs/{__version__}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n\r\n"
+            f"User-Agent: cterafs/{__version__}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n{ranged}\r\n"
         ).encode("ascii")
         taken = None
         reusable = False  # what an error says may be long, and is not needed
         try:
             transfer.attach(connection.sock)
             head = connection.exchange(request, transfer)
-            if head.status == OK:
+            if head.status == (PARTIAL if part else OK):
+                total = object_size(head, part) if part else None
                 body = connection.body(head, want.limit, transfer)
                 answer = Answer(body)
                 result = want.take(answer)
-                taken = _Taken(result, answer.checksums.mismatch())
+                taken = _Taken(result, answer.checksums.mismatch(), total)
                 reusable = body.reusable
             transfer.detach()
         except BaseException:
@@ -226,6 +279,12 @@ class Storage:
             surplus = self._idle.popitem(last=False)[0] if len(self._idle) > MAX_IDLE else None
         if surplus:
             surplus.close()
+
+
+def _failure(block: BlockInfo, head: Head) -> errors.DownloadError:
+    failure = errors.DownloadError(block, f"HTTP {head.status}", head.status)
+    failure.retry_after = retry_after(head.headers.get("retry-after"))
+    return failure
 
 
 @contextlib.contextmanager

@@ -246,12 +246,6 @@ def test_random_reads_that_are_aligned_meet_by_chance_and_fetch_little(length: i
     assert sum(lengths(observe(AccessPattern(MAXIMUM), *offsets, length=length))) < part * count * length
 
 
-def test_a_second_read_of_a_neighbourhood_makes_its_block_worth_having() -> None:
-    pattern = AccessPattern(MAXIMUM)
-    found = advices(pattern, 100 * MIB, 300 * MIB, 450 * MIB, 100 * MIB + 200 * KIB, length=4 * KIB)
-    assert [advice.random for advice in found] == [True, True, True, False]
-
-
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 

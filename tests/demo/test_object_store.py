@@ -100,7 +100,9 @@ def test_a_range_of_an_encoded_block_is_a_range_of_its_bytes(portal: EmbeddedPor
     portal.namespace.write(file, DATA, encoding=Encoding(4096))
     url = portal.store.url(file.file, 0)
     whole = httpx.get(url).content
-    assert httpx.get(url, headers={"Range": "bytes=5-"}).content == whole[5:]
+    answer = httpx.get(url, headers={"Range": "bytes=5-"})
+    assert (answer.status_code, answer.content) == (206, whole[5:])
+    assert answer.headers["content-range"] == f"bytes 5-{len(whole) - 1}/{len(whole)}"
 
 
 def test_a_range_beyond_the_end_is_not_satisfiable(portal: EmbeddedPortal, file: Item) -> None:

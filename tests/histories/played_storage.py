@@ -17,6 +17,9 @@ class PlayedStorage:
     def known(self, extent: Extent) -> Sequence[Chunk]:
         return ()
 
+    async def read_part(self, chunk: Chunk, extent: Extent) -> bytes | None:
+        return None
+
     async def land(self, landings: Sequence[Landing]) -> None:
         for landing in landings:
             landing.replace(await self.read(Chunk(landing.extent, "")))

@@ -26,7 +26,7 @@ class Landing:
         awaited: `filled` for which the loop wants to be told; `NOBODY` while nobody waits.
         dropped: nobody wants it any more, or somebody else fetches it.
         complete: all of it is there, and was verified.
-        tell: called when `awaited` is reached and when the block is complete, by the worker, or dropped.
+        tell: called when `awaited` is reached or the block complete, by the worker, and when it is dropped.
     """
 
     __slots__ = ("_buffer", "_plain", "_view", "awaited", "block", "complete", "dropped", "filled", "tell")
@@ -75,9 +75,10 @@ class Landing:
             raise errors.BlockValidationException(self.block, f"it holds {self.filled} bytes")
 
     def finish(self) -> None:
-        """All is there, and the checks found nothing."""
+        """All is there, and the checks found nothing. Nobody is told who does not wait."""
         self.complete = True
-        self._notify()
+        if self.awaited != NOBODY:
+            self._notify()
 
     def _notify(self) -> None:
         self.awaited = NOBODY

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyfuse3
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 
 THREADS = 2
 """Copies at a time. A page that a program waits for is locked, and so holds up the thread that would fill it."""
+
+BATCH = 2 << 20
+"""Bytes copied in one trip to a thread, which takes as long as copying a small block."""
 
 WAITING = 16 << 20
 """Bytes that may wait for a thread: what does not fit is left to be asked for."""
@@ -75,11 +79,16 @@ class Pages:
             while not self._queue:
                 self._work = trio.Event()
                 await self._work.wait()
-            part = self._queue.popleft()
+            parts = [self._queue.popleft()]
+            size = len(parts[0].data)
+            while self._queue and size + len(self._queue[0].data) <= BATCH:
+                parts.append(self._queue.popleft())
+                size += len(parts[-1].data)
             try:
-                await trio.to_thread.run_sync(_store, part)
+                await trio.to_thread.run_sync(_store, parts)
             finally:
-                self._done(part)
+                for part in parts:
+                    self._done(part)
 
     def _done(self, part: _Part) -> None:
         self._waiting -= len(part.data)
@@ -90,8 +99,9 @@ class Pages:
         self._news = trio.Event()
 
 
-def _store(part: _Part) -> None:
-    try:
-        pyfuse3.notify_store(pyfuse3.InodeT(part.inode), part.offset, part.data)  # type: ignore[arg-type]  # any buffer
-    except OSError as error:  # the kernel has forgotten the inode, or wants no more pages: it will ask
-        log.debug("pages of inode %s were not taken: %s", part.inode, error)
+def _store(parts: Sequence[_Part]) -> None:
+    for part in parts:
+        try:
+            pyfuse3.notify_store(pyfuse3.InodeT(part.inode), part.offset, part.data)  # type: ignore[arg-type]  # any buffer
+        except OSError as error:  # the kernel has forgotten the inode, or wants no more pages: it will ask
+            log.debug("pages of inode %s were not taken: %s", part.inode, error)

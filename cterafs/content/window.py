@@ -189,8 +189,8 @@ class _Stream:
     def wants(self, extent: Extent) -> bool:
         """Whether it will come to these bytes, in its coordinates, if it goes on so."""
         if self.step:
-            number = (extent.start - self.first) // self.step
-            return 0 <= number <= self.placed
+            number, within = divmod(extent.start - self.first, self.step)
+            return 0 <= number <= self.placed and within < self.piece
         if self.left:
             return False
         return extent.start < self.ahead and extent.stop > self.position - self.length
@@ -261,14 +261,12 @@ class AccessPattern:
             return Advice((), random=False)
         self._scattered += 1
         self._leave()
-        strided = self._strided(read)
-        if strided is not None:
-            self._streams.insert(0, strided)
-            return Advice(self._announced(strided, size), random=False)
-        self._streams.insert(0, self._new(read))
+        stream = self._strided(read) or self._new(read)
+        self._streams.insert(0, stream)
         del self._streams[STREAMS:]
+        extents = self._announced(stream, size)
         small = len(read) <= SMALL_READ if read.start else len(read) < SMALL_HEAD
-        return Advice((), random=small and size > SMALL_FILE)
+        return Advice(extents, random=small and size > SMALL_FILE and not extents)
 
     def _leave(self) -> None:
         """The reader went elsewhere: what it left is fetched no further, unless it used to come back there."""

@@ -79,12 +79,12 @@ def blocks(extent: Extent, block: int) -> set[int]:
         (recorded.SQLITE_SCAN, SMALL, 2, 26, 43),
         (recorded.SQLITE_POINT, LARGE, 7, 0, 5),  # whole blocks would be 20
         (recorded.SQLITE_POINT, SMALL, 10, 0, 1),
-        (recorded.SQLITE_INDEX, LARGE, 47, 0, 41),  # most of the file, which is touched all over
-        (recorded.SQLITE_INDEX, SMALL, 122, 1, 14),
-        (recorded.DUCKDB_COLUMN, LARGE, 26, 52, 154),
-        (recorded.DUCKDB_COLUMN, SMALL, 65, 48, 93),
-        (recorded.PANDAS_COLUMN, LARGE, 30, 8, 138),
-        (recorded.PANDAS_COLUMN, SMALL, 47, 31, 62),
+        (recorded.SQLITE_INDEX, LARGE, 87, 0, 29),  # most of them parts, of a file that is touched all over
+        (recorded.SQLITE_INDEX, SMALL, 128, 1, 12),
+        (recorded.DUCKDB_COLUMN, LARGE, 36, 52, 155),
+        (recorded.DUCKDB_COLUMN, SMALL, 70, 48, 92),
+        (recorded.PANDAS_COLUMN, LARGE, 38, 8, 131),
+        (recorded.PANDAS_COLUMN, SMALL, 51, 31, 61),
         (recorded.TAR_LIST, LARGE, 1, 12, 28),
         (recorded.TAR_LIST, SMALL, 1, 17, 28),
         (recorded.MMAP, LARGE, 60, 0, 12),  # whole blocks would be 132

@@ -192,7 +192,7 @@ def test_who_comes_back_gets_half_the_window_and_is_not_given_up_again_at_once()
     assert len(again) == MAXIMUM  # of twice what it trusts, which was the maximum
     observe(pattern, 800 * MIB)
     assert pattern.wants(again, SIZE)
-    elsewhere = [MIB * (900 + 7 * number % 100) for number in range(LOYALTY + 1)]
+    elsewhere = [MIB * number for number in random.Random(4).sample(range(300, 1000), LOYALTY + 1)]
     observe(pattern, *elsewhere)
     assert not pattern.wants(again, SIZE)
 
@@ -244,6 +244,12 @@ def test_random_reads_that_are_aligned_meet_by_chance_and_fetch_little(length: i
     random.seed(3)
     offsets = [random.randrange(SIZE // length) * length for _ in range(count)]
     assert sum(lengths(observe(AccessPattern(MAXIMUM), *offsets, length=length))) < part * count * length
+
+
+def test_random_reads_that_are_at_equal_distances_by_chance_are_random_all_the_same() -> None:
+    pattern = AccessPattern(MAXIMUM)
+    offsets = [100 * MIB, 130 * MIB, 160 * MIB, 171 * MIB, 185 * MIB, 163 * MIB]
+    assert all(advice.random for advice in advices(pattern, *offsets, length=4 * KIB))
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,151 @@
+"""Blocks that are fetched one after the other, and read while they arrive."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import trio
+import trio.testing
+
+from cterafs.content.cache import BlockCache, Wanted
+from cterafs.content.memory import BlockKey, BlockMemory
+from cterafs.direct.landing import Landing
+from cterafs.errors import BlockInfo, DirectIOError, DownloadError
+from cterafs.stats import Stats
+
+LENGTH = 10
+BLOCKS = [
+    Wanted(BlockKey(7, "v1", offset), BlockInfo(7, None, offset, LENGTH), f"path/{offset}") for offset in (0, 10, 20)
+]
+
+pytestmark = pytest.mark.trio
+
+
+class Storage:
+    """Blocks of the letter x, byte by byte as it is told, from a thread as they come in life."""
+
+    def __init__(self) -> None:
+        self.tried: list[int] = []
+        self.broken: set[int] = set()
+        self.bytes_to_come = trio.Semaphore(0)
+
+    async def land(self, landings: Sequence[Landing]) -> None:
+        for landing in landings:
+            if landing.dropped:
+                continue
+            offset = landing.block.offset
+            self.tried.append(offset)
+            if offset in self.broken:
+                raise DownloadError(landing.block, "broken")
+            view = await trio.to_thread.run_sync(landing.start)
+            for at in range(LENGTH):
+                await self.bytes_to_come.acquire()
+                view[at : at + 1] = b"x"
+                await trio.to_thread.run_sync(landing.advance, 1)
+            landing.verify()
+            await trio.to_thread.run_sync(landing.finish)
+
+    def give(self, count: int) -> None:
+        for _ in range(count):
+            self.bytes_to_come.release()
+
+
+@pytest.fixture
+async def cache() -> AsyncIterator[BlockCache]:
+    async with trio.open_nursery() as nursery:
+        yield BlockCache(BlockMemory(200), nursery, Stats())
+        nursery.cancel_scope.cancel()
+
+
+async def read(cache: BlockCache, block: Wanted, storage: Storage, start: int = 0, stop: int = LENGTH) -> bytes:
+    with trio.fail_after(30):
+        return bytes(await cache.read(block, start, stop, storage.land))
+
+
+async def ended(cache: BlockCache) -> None:
+    """Returns when no block is under way."""
+    with trio.fail_after(30):
+        while any(block.key in cache and block.key not in cache.memory for block in BLOCKS):
+            await trio.lowlevel.checkpoint()
+
+
+async def test_the_beginning_of_a_block_does_not_wait_for_its_end(cache: BlockCache) -> None:
+    storage = Storage()
+    storage.give(4)
+    assert await read(cache, BLOCKS[0], storage, 1, 4) == b"xxx"
+    assert BLOCKS[0].key not in cache.memory
+    storage.give(6)
+    assert await read(cache, BLOCKS[0], storage) == b"x" * 10
+    await ended(cache)
+    assert storage.tried == [0], "who got a part left the rest under way"
+    assert cache.memory.used == LENGTH
+
+
+async def test_one_that_waits_for_more_is_not_woken_in_vain_nor_forgotten(cache: BlockCache) -> None:
+    storage, got = Storage(), []
+
+    async def reader(stop: int) -> None:
+        got.append(len(await read(cache, BLOCKS[0], storage, 0, stop)))
+
+    async with trio.open_nursery() as nursery:
+        for stop in (9, 2, 5):
+            nursery.start_soon(reader, stop)
+        for count in (2, 3, 4):
+            await trio.testing.wait_all_tasks_blocked()
+            storage.give(count)
+    assert got == [2, 5, 9]
+
+
+async def test_a_block_that_cannot_be_had_does_not_fail_those_behind_it(cache: BlockCache) -> None:
+    storage = Storage()
+    storage.broken = {0}
+    run = cache.fetch(BLOCKS, storage.land)
+    storage.give(2 * LENGTH)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read, cache, BLOCKS[1], storage)
+        with pytest.raises(DirectIOError, match="broken"):
+            await read(cache, BLOCKS[0], storage)
+        await run.ended.wait()
+    assert run.error is not None
+    assert await read(cache, BLOCKS[2], storage) == b"x" * 10
+    await ended(cache)
+    assert cache.memory.used == 2 * LENGTH
+
+
+async def test_what_was_dropped_behind_one_that_hangs_is_fetched_by_who_wants_it(cache: BlockCache) -> None:
+    hangs, works = Storage(), Storage()
+    run = cache.fetch(BLOCKS, hangs.land)
+    await trio.testing.wait_all_tasks_blocked()
+    for flight in run.flights[1:]:
+        flight.landing.drop()
+    works.give(2 * LENGTH)
+    assert await read(cache, BLOCKS[2], works) == b"x" * 10
+    assert await read(cache, BLOCKS[1], works) == b"x" * 10
+    assert works.tried == [20, 10]
+    hangs.give(LENGTH)
+    await run.ended.wait()
+    assert run.error is None
+    assert cache.memory.used == 3 * LENGTH
+
+
+async def test_a_run_that_nobody_needs_any_more_ends_and_gives_its_room_back(cache: BlockCache) -> None:
+    storage = Storage()
+    run = cache.fetch(BLOCKS, storage.land)
+    with trio.move_on_after(0), run:
+        await run.ended.wait()
+    await run.ended.wait()
+    assert cache.memory.used == 0
+    assert not any(block.key in cache for block in BLOCKS)
+
+
+async def test_a_run_that_somebody_waits_for_goes_on(cache: BlockCache) -> None:
+    storage = Storage()
+    run = cache.fetch(BLOCKS, storage.land)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read, cache, BLOCKS[2], storage)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0), run:
+            await run.ended.wait()
+        storage.give(3 * LENGTH)
+    assert storage.tried == [0, 10, 20]

@@ -78,8 +78,9 @@ class Flight:
         with self.run:
             while not self.ended:
                 self.landing.awaited = min(self.landing.awaited, stop)
-                if self.landing.filled >= stop:
-                    return self.landing.part(start, stop)
+                part = self.landing.part(start, stop)
+                if part is not None:
+                    return part
                 await self._news.wait()
         if self._error is not None:
             raise self._error.with_traceback(None)
@@ -238,6 +239,13 @@ class BlockCache:
             run.ended.set()
         return run
 
+    def forget(self, file_id: int, version: str) -> None:
+        """Drops the blocks of one version of a file. What is under way will be nobody's."""
+        self.memory.forget(file_id, version)
+        for key, flight in tuple(self._flights.items()):
+            if key.file_id == file_id and key.version == version:
+                self._end(flight, None, None)
+
     async def _load(self, run: Run) -> None:
         run.error = DirectIOError(None, "the mount is ending")
         try:
@@ -285,7 +293,8 @@ class BlockCache:
 
         await self._ask_disk(disk, get)
         for flight, data in tuple(found):
-            self._store(flight, data)
+            if not flight.ended:
+                self._store(flight, data)
 
     async def _has(self, wanted: Wanted) -> bool:
         """Whether the disk has a block."""

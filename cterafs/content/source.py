@@ -158,7 +158,7 @@ class BlockSource:
 
     def forget(self) -> None:
         """Drops the cached blocks: storage turned out to hold another version."""
-        self._cache.memory.forget(self.file_id, self._version)
+        self._cache.forget(self.file_id, self._version)
         if self._cache.disk is not None:
             self._cache.disk.forget(self.file_id, self._version)
 

@@ -209,3 +209,25 @@ async def test_an_unforeseen_failure_is_the_readers_and_not_the_mounts(
     storage.error = None
     assert await get(cache, KEY, storage) == b"x" * 10
     assert cache.memory.used == 10
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("late", [False, True], ids=["under way", "arrived at the same moment"])
+async def test_what_is_forgotten_while_it_is_under_way_is_nobodys(cache: BlockCache, late: bool) -> None:
+    """Storage has other bytes now, under the same name."""
+    old, new = Storage(), Storage()
+    run = cache.fetch((wanted(KEY),), old.land)
+    await old.arrived.wait()
+    if late:
+        old.gate.set()
+    cache.forget(KEY.file_id, KEY.version)
+    assert KEY not in cache
+    new.gate.set()
+    with trio.fail_after(10):
+        await get(cache, KEY, new)
+    assert new.started == 1
+    cache.memory.forget(KEY.file_id, KEY.version)
+    old.gate.set()
+    await run.ended.wait()
+    assert KEY not in cache
+    assert cache.memory.used == 0

@@ -77,7 +77,8 @@ class Pages:
     async def _copy(self) -> None:
         while True:
             while not self._queue:
-                self._work = trio.Event()
+                if self._work.is_set():  # and not one of its own for each, of which `fill` would set the last
+                    self._work = trio.Event()
                 await self._work.wait()
             parts = [self._queue.popleft()]
             size = len(parts[0].data)

@@ -26,6 +26,9 @@ Buffer = bytes | bytearray | memoryview
 PREFIX = 16  # the MD5 in front
 
 GZIP_MAGIC = b"\x1f\x8b"
+GZIP_BEGINNING = b"\x1f\x8b\x08\x00"
+"""With deflate, and without a name or any other extra, as it is written to a stream. The magic alone is too short to
+go by before all is there: one of 65,536 blocks that have an MD5 in front would be taken for what it is not."""
 SNAPPY_MAGIC = b"\x82SNAPPY\x00"
 SNAPPY_HEADER = 16  # the magic, and two 32-bit versions
 LZ4_MAGIC = b"\x04\x22\x4d\x18"
@@ -72,7 +75,7 @@ def land(stored: Stored, landing: Landing, key: bytes | None, how: Compression |
     rest = After(beginning, plain)
     if how in (None, Compression.NONE):
         landing.replace(_whole(rest, block, how, encrypted=key is not None))
-    elif beginning[:2] == GZIP_MAGIC:
+    elif beginning[:4] == GZIP_BEGINNING:
         _inflate(rest, landing)
     elif beginning[:8] == SNAPPY_MAGIC:
         _unsnap_frames(plain, landing)

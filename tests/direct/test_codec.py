@@ -10,6 +10,7 @@ import cramjam
 import lz4.frame
 import pytest
 from block_encoder import CODECS, FRAMED, block, compress, decode, encrypt, wrap
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -222,3 +223,12 @@ def test_a_key_that_does_not_unwrap_is_told_without_secrets(wrapped: str, secret
 def test_any_wrapped_key_is_a_key_or_an_error(wrapped: str, secret: str) -> None:
     with contextlib.suppress(errors.DecryptKeyError):
         assert len(unwrap_key(wrapped, secret)) in (16, 24, 32)
+
+
+def test_what_stands_in_for_a_wrong_iv_may_look_like_a_codec() -> None:
+    """With an MD5 in front, 16 bytes of rubbish come first; of 65,536 blocks, one's begin like gzip."""
+    sealed = encrypt(compress(PLAIN, "gzip"), KEY)
+    decryptor = Cipher(algorithms.AES(KEY), modes.ECB()).decryptor()
+    rubbish = decryptor.update(sealed[1:17])  # and then XOR with what is taken for the IV: the MD5 from its second byte
+    prefix = bytes([0, rubbish[0] ^ 0x1F, rubbish[1] ^ 0x8B]) + bytes(13)
+    assert decode(prefix + sealed, block(len(PLAIN)), KEY, CODECS["gzip"]) == PLAIN

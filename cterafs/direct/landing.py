@@ -93,13 +93,14 @@ class Landing:
         self.dropped = True
         self._notify()
 
-    def part(self, start: int, stop: int) -> memoryview:
-        """Bytes of the block that are there."""
-        if self._plain is not None:
-            return memoryview(self._plain)[start:stop]
-        if self._view is None or stop > self.filled:
-            raise IndexError("it is not there yet")
-        return self._view[start:stop]
+    def part(self, start: int, stop: int) -> memoryview | None:
+        """Bytes of the block, if they are there: another attempt may take them back at any moment."""
+        plain, view = self._plain, self._view
+        if self.filled < stop:
+            return None
+        if plain is not None:
+            return memoryview(plain)[start:stop]
+        return None if view is None else view[start:stop]
 
     def take(self) -> bytes:
         """The whole block, once it is complete: not a copy, unless a part of it is in use at this moment."""

@@ -153,7 +153,7 @@ class DirectIO:
                     functools.partial(self._download, block_map, pending),
                     functools.partial(_first_incomplete, pending),
                     patience,
-                    stalled=functools.partial(_drop_behind_the_first, pending),
+                    hung=functools.partial(_drop_behind_the_first, pending),
                 )
             except errors.BlockError as error:
                 if pending[0].complete:
@@ -263,13 +263,13 @@ class DirectIO:
         download: Callable[[Transfer], T],
         current: Callable[[], BlockInfo],
         patience: Patience,
-        stalled: Callable[[], None] = lambda: None,
+        hung: Callable[[], None] = lambda: None,
     ) -> T:
         """Runs `download` in a thread and a slot. `current` tells which block it is at."""
         if self._group is None:
             raise RuntimeError("use `async with DirectIO(...)`")
         try:
-            async with self._slots.transfer(min(self._timeout / TRIES, patience.left()), stalled) as transfer:
+            async with self._slots.transfer(min(self._timeout / TRIES, patience.left()), hung) as transfer:
                 try:
                     return await to_thread.run_sync(download, transfer, abandon_on_cancel=True, limiter=self._threads)
                 finally:

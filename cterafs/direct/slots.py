@@ -13,6 +13,9 @@ from cterafs.direct.transfer import Transfer
 
 STALLED = 0.25
 """Seconds without progress after which a download no longer counts: others may start in its place."""
+HUNG = 2.0
+"""Seconds without progress after which what waits behind a download should go elsewhere. The first byte of distant
+storage can take half a second; to give a run up for that would end all read-ahead."""
 TICK = 0.1
 """Seconds between two looks at the downloads under way."""
 GRACE = 1.0
@@ -22,9 +25,10 @@ GRACE = 1.0
 @dataclass(eq=False, slots=True)
 class _Download:
     transfer: Transfer
-    stalled: Callable[[], None]
+    hung: Callable[[], None]
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     counts: bool = True
+    told: bool = False
 
 
 class Slots:
@@ -38,18 +42,18 @@ class Slots:
         self._busy = anyio.Event()
 
     @asynccontextmanager
-    async def transfer(self, patience: float, stalled: Callable[[], None] = lambda: None) -> AsyncIterator[Transfer]:
+    async def transfer(self, patience: float, hung: Callable[[], None] = lambda: None) -> AsyncIterator[Transfer]:
         """Waits for a slot. Leaving the block aborts the transfer if it still runs, so its thread is free at once.
 
         Args:
             patience: of the transfer.
-            stalled: called once it hangs.
+            hung: called once, when it has hung for `HUNG` seconds.
 
         Raises:
             TimeoutError: it has been stuck for longer than `patience` seconds.
         """
         await self._acquire()
-        download = _Download(Transfer(patience), stalled)
+        download = _Download(Transfer(patience), hung)
         self._downloads.add(download)
         self._busy.set()
         try:
@@ -95,9 +99,11 @@ class Slots:
 
     def _look_at(self, download: _Download) -> None:
         idle = download.transfer.idle()
-        if idle >= STALLED and download.counts:
+        if idle >= STALLED:
             self._give_up(download)
-            download.stalled()
+        if idle >= HUNG and not download.told:
+            download.told = True
+            download.hung()
         if idle >= download.transfer.patience + GRACE:
             download.scope.cancel()
 

@@ -67,3 +67,23 @@ async def test_the_watch_sleeps_while_there_is_nothing_to_watch(monkeypatch: pyt
             with anyio.fail_after(10):
                 await anyio.wait_all_tasks_blocked()
         group.cancel_scope.cancel()
+
+
+async def test_who_waits_behind_one_that_hangs_is_told_once_and_not_when_it_is_merely_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slots, "STALLED", 0.0)
+    monkeypatch.setattr(slots, "TICK", 0.0)
+    limited = Slots(lambda: 1)
+    told: list[str] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(limited.watch)
+        async with limited.transfer(1000, lambda: told.append("slow")), limited.transfer(1000):
+            assert told == []  # though its slot was given up
+            monkeypatch.setattr(slots, "HUNG", 0.0)
+            while not told:
+                await checkpoint()
+            for _ in range(20):
+                await checkpoint()
+            assert told == ["slow"]
+        group.cancel_scope.cancel()

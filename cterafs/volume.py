@@ -8,6 +8,7 @@ loop. A row that was read in a thread can be older than a change published meanw
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -123,6 +124,7 @@ class Volume:
             find=self._following,
             fetch=self._contents.fetch,
         )
+        self._settling: Counter[Inode] = Counter()  # being opened, and what was cached of them is not good any more
         self._readers: dict[int, tuple[Inode, Reader]] = {}
         self._handle_numbers = itertools.count(1)
 
@@ -266,8 +268,13 @@ class Volume:
         source, keep = self._contents.open(node)
         fill = None
         if self.observer is not None:
-            if not keep:  # what is on its way may be of what this inode stood for before
-                await self.observer.settled(inode)
+            if not keep or inode in self._settling:  # what is on its way may be of what it stood for before
+                keep = False
+                self._settling[inode] += 1
+                try:
+                    await self.observer.settled(inode)
+                finally:
+                    self._settling -= Counter((inode,))
             fill = partial(self.observer.fill, inode) if cached else None
         self._walk_ahead.opened(node)
         readahead = ReadAhead(source, self._cache, self._nursery, self._budget, self.stats, fill=fill)

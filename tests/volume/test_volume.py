@@ -296,3 +296,41 @@ async def test_attributes(rig: Rig) -> None:
     assert await rig.volume.attribute(node.inode, "user.ctera.guid") == b"a"
     with pytest.raises(NoAttribute):
         await rig.volume.attribute(node.inode, "user.ctera.acl")
+
+
+class SlowFrontend:
+    """Bytes that are on their way to it arrive when they are let through."""
+
+    def __init__(self) -> None:
+        self.arrived = trio.Event()
+
+    def push(self, changes: Sequence[Change]) -> None:
+        pass
+
+    async def drained(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def fill(self, inode: Inode, offset: int, data: memoryview) -> bool:
+        return False
+
+    async def settled(self, inode: Inode) -> None:
+        await self.arrived.wait()
+
+
+async def test_who_opens_while_old_bytes_are_on_their_way_keeps_none_of_them(rig: Rig) -> None:
+    frontend = rig.volume.observer = SlowFrontend()
+    inode = (await rig.find("a")).inode
+    kept: list[bool] = []
+
+    async def open_it() -> None:
+        kept.append((await rig.volume.open(inode))[1])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(open_it)
+        nursery.start_soon(open_it)
+        await trio.testing.wait_all_tasks_blocked()
+        assert kept == []
+        frontend.arrived.set()
+    assert kept == [False, False]
+    await open_it()
+    assert kept[-1]

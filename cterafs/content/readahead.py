@@ -33,6 +33,10 @@ the kernel asks for it when the program has come so far."""
 GAP = 128 << 10
 """Bytes of that part: what costs one request, whatever the kernel reads ahead."""
 
+WORTH_FILLING = 1 << 20
+"""Bytes of the smallest block that is handed over. A cold read is 1.1 times as fast with blocks of 4 MiB for it, but
+with blocks of 256 KiB, of which each takes a call of its own, 0.94 times."""
+
 FILLED = 64
 """Ranges that are remembered as filled, one for each milestone: four times the largest window by default."""
 
@@ -152,7 +156,7 @@ class ReadAhead:
 
     def _hand_over(self, chunk: Chunk, fill: Fill) -> None:
         data = self._source.peek(chunk)
-        if data is None or chunk.extent.start < self._reached:
+        if data is None or len(data) < WORTH_FILLING or chunk.extent.start < self._reached:
             return
         for part in _between_milestones(chunk.extent, self._source.size):
             if fill(part.start, data[part.start - chunk.extent.start : part.stop - chunk.extent.start]):

@@ -86,10 +86,10 @@ class BlockSource:
         """What these blocks, if any, have of `extent`; None if one of them is not in memory."""
         parts = []
         for chunk in chunks:
-            data = self._cache.memory.get(self.key(chunk))
+            data = self.peek(chunk)
             if data is None:
                 return None
-            parts.append(_cut(memoryview(data), chunk, extent))
+            parts.append(_cut(data, chunk, extent))
         self._cache.count_hits(len(parts))
         return (parts[0] if len(parts) == 1 else b"".join(parts)) if parts else None
 

@@ -72,6 +72,36 @@ def object_size(head: Head, asked: Extent) -> int:
     return int(total)
 
 
+def parse_head(text: bytes | bytearray) -> Head:
+    """What stands before the empty line that ends a head.
+
+    Raises:
+        MalformedAnswer: it is no head.
+    """
+    status, *lines = text.decode("latin-1").split("\r\n")
+    version, _, rest = status.partition(" ")
+    code = rest[:3]
+    if version not in ("HTTP/1.0", "HTTP/1.1") or not (code.isascii() and code.isdigit() and len(code) == 3):
+        raise MalformedAnswer("the answer is not HTTP/1.1")
+    headers = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers[name.strip().lower()] = value.strip()
+    return Head(version, int(code), headers)
+
+
+def parse_chunk_size(line: bytes | bytearray) -> int:
+    """Bytes of a chunk, by the line before it.
+
+    Raises:
+        MalformedAnswer: it does not tell.
+    """
+    digits = line.partition(b";")[0].strip()
+    if not digits or len(digits) > 15 or digits.strip(b"0123456789abcdefABCDEF"):
+        raise MalformedAnswer("a chunk size that is no number")
+    return int(digits, 16)
+
+
 class Connection:
     """A socket with one answer at a time on it. Not thread-safe; `transfer` may be aborted from elsewhere."""
 
@@ -161,17 +191,7 @@ class Connection:
         return self._until(b"\r\n", transfer)
 
     def _head(self, transfer: Transfer) -> Head:
-        text = self._until(b"\r\n\r\n", transfer)
-        status, *lines = text.decode("latin-1").split("\r\n")
-        version, _, rest = status.partition(" ")
-        code = rest[:3]
-        if version not in ("HTTP/1.0", "HTTP/1.1") or not (code.isascii() and code.isdigit() and len(code) == 3):
-            raise MalformedAnswer("the answer is not HTTP/1.1")
-        headers = {}
-        for line in lines:
-            name, _, value = line.partition(":")
-            headers[name.strip().lower()] = value.strip()
-        return Head(version, int(code), headers)
+        return parse_head(self._until(b"\r\n\r\n", transfer))
 
     def _until(self, end: bytes, transfer: Transfer) -> bytes:
         buffer = bytearray(self._rest)
@@ -277,10 +297,7 @@ class ChunkedBody(Body):
     def _next_chunk(self) -> int:
         if self._begun and self._connection.line(self._transfer):
             raise MalformedAnswer("a chunk does not end where it should")
-        digits = self._connection.line(self._transfer).partition(b";")[0].strip()
-        if not digits or len(digits) > 15 or digits.strip(b"0123456789abcdefABCDEF"):
-            raise MalformedAnswer("a chunk size that is no number")
-        self._begun, self._left = True, int(digits, 16)
+        self._begun, self._left = True, parse_chunk_size(self._connection.line(self._transfer))
         self._limit -= self._left
         if self._limit < 0:
             raise Oversized("more bytes than a block can have")

@@ -18,7 +18,7 @@ from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSStream
 
 from cterafs.direct.addresses import Endpoint
-from cterafs.direct.http1 import CutShort, Head, MalformedAnswer, Oversized
+from cterafs.direct.http1 import CutShort, Head, MalformedAnswer, Oversized, parse_chunk_size, parse_head
 from cterafs.direct.proxies import Proxy, proxy_for
 
 CONNECTIONS = 256
@@ -66,7 +66,7 @@ class _Connection:
     async def head(self, patience: Patience) -> Head:
         """Status and headers, of a final answer."""
         while True:
-            head = _head(await self._until(b"\r\n\r\n", patience))
+            head = parse_head(await self._until(b"\r\n\r\n", patience))
             if not 100 <= head.status < 200 or head.status == 101:
                 return head
 
@@ -113,7 +113,7 @@ class _Connection:
 
     async def _chunked(self, limit: int, patience: Patience) -> bytearray:
         body = bytearray()
-        while size := _chunk_size(await self._until(b"\r\n", patience)):
+        while size := parse_chunk_size(await self._until(b"\r\n", patience)):
             if len(body) + size > limit:
                 raise Oversized(f"more than {limit} bytes")
             body += await self._exactly(size, patience)
@@ -266,23 +266,3 @@ def _translated() -> Iterator[None]:
     except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream) as error:
         cause = error.__cause__
         raise ConnectionError(str(cause) if isinstance(cause, OSError) else "the connection was lost") from None
-
-
-def _head(text: bytes | bytearray) -> Head:
-    status, *lines = text.decode("latin-1").split("\r\n")
-    version, _, rest = status.partition(" ")
-    code = rest[:3]
-    if version not in ("HTTP/1.0", "HTTP/1.1") or not (code.isascii() and code.isdigit() and len(code) == 3):
-        raise MalformedAnswer("the answer is not HTTP/1.1")
-    headers = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        headers[name.strip().lower()] = value.strip()
-    return Head(version, int(code), headers)
-
-
-def _chunk_size(line: bytes | bytearray) -> int:
-    digits = line.partition(b";")[0].strip()
-    if not digits or len(digits) > 15 or digits.strip(b"0123456789abcdefABCDEF"):
-        raise MalformedAnswer("a chunk size that is no number")
-    return int(digits, 16)

@@ -22,6 +22,7 @@ import cterafs
 from cterafs import control, process
 from cterafs.clients import direct_client, portal_client
 from cterafs.config import Config, DirectCredentials, PortalCredentials, state_directory, trust
+from cterafs.content.blockcodec import BlockCodec, EncryptingCodec
 from cterafs.content.blockstore import Bounds
 from cterafs.content.cache import DISK_PATIENCE, BlockCache
 from cterafs.content.disk import PENDING, DiskCache
@@ -95,7 +96,7 @@ async def open_volume(
         shown_meanwhile: somebody reads while the namespace is imported for the first time.
 
     Raises:
-        ConfigError: the state directory, or that of the disk cache, is open to other users.
+        ConfigError: the state directory, or that of the disk cache, is open to other users; or that has no key.
         StateError: the state directory cannot be used, or belongs to another process.
     """
     directory = state_directory(config)
@@ -106,7 +107,7 @@ async def open_volume(
         store = stack.enter_context(open_or_rebuild(directory))
         layout = cast(Layout, config.mount.layout)
         tree = stack.enter_context(Tree(store, layout=layout, shown_meanwhile=shown_meanwhile))
-        disk = stack.enter_context(_disk_cache(config))
+        disk = stack.enter_context(_disk_cache(config, credentials.direct))
         portal = await stack.enter_async_context(portal_client(config, credentials.portal))
         direct = await stack.enter_async_context(direct_client(config, credentials.direct))
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -137,7 +138,7 @@ async def open_volume(
 
 
 @contextlib.contextmanager
-def _disk_cache(config: Config) -> Iterator[DiskCache | None]:
+def _disk_cache(config: Config, credentials: DirectCredentials) -> Iterator[DiskCache | None]:
     """The blocks on the disk, if there are to be any. A disk that fails is no reason not to mount."""
     cache = config.cache
     if not cache.disk:
@@ -147,11 +148,24 @@ def _disk_cache(config: Config) -> Iterator[DiskCache | None]:
         trust.private_directory(cache.directory, "cache.directory")
     scope = f"{urlsplit(config.portal.url).netloc}/{config.portal.context}"
     pending = min(PENDING, cache.memory // PENDING_SHARE)
-    disk = DiskCache(cache.directory, scope, Bounds(cache.disk, cache.keep_free), pending)
+    disk = DiskCache(cache.directory, scope, Bounds(cache.disk, cache.keep_free), _codec(config, credentials), pending)
     try:
         yield disk
     finally:
         disk.close()
+
+
+def _codec(config: Config, credentials: DirectCredentials) -> BlockCodec:
+    """How blocks lie on the disk.
+
+    Raises:
+        ConfigError: encrypted, but there is nothing to make a key from.
+    """
+    if not config.cache.encrypt:
+        return BlockCodec()
+    if credentials.secret_access_key is None:
+        raise ConfigError("cache.encrypt makes its key from direct.secret_access_key, which is not set")
+    return EncryptingCodec(credentials.secret_access_key.reveal())
 
 
 async def _note_when_current(follower: Follower, file: Path) -> None:

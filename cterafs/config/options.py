@@ -74,6 +74,7 @@ class CacheConfig:
     directory: Annotated[Path, values.path] = Path("~/.cache/cterafs")
     disk: Annotated[int, values.size] = 0
     keep_free: Annotated[Reserve, values.reserve] = _FIVE_PERCENT
+    encrypt: Annotated[bool, values.boolean] = False
 
 
 @dataclass(frozen=True, slots=True)

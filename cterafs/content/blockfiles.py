@@ -1,7 +1,6 @@
 """Decoded blocks as files, each named by the digest of its plaintext, so that none is ever taken for another.
 
-A file is either the plaintext or, where it is shorter, an LZ4 block: its size tells which. Nothing is synced: what a
-crash has left half written does not have the digest that it is named by.
+Nothing is synced: what a crash has left half written does not have the digest that it is named by.
 """
 
 from __future__ import annotations
@@ -12,18 +11,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import lz4.block
-from blake3 import blake3
+from cterafs.content.blockcodec import BlockCodec
 
 DIRECTORIES = 256
 """Named by a digest's first byte: with a terabyte of blocks of 256 KiB, 16,000 files in each."""
-
-WORTHWHILE = 3
-"""Compression has to save this part of a block. Unpacking takes as long as reading another third does from a fast disk
-(2.4 GiB/s against 3), and what shrinks by less is compressed already, or numbers."""
-
-PROBE = 32 << 10
-"""Bytes in the middle of a block that tell whether it shrinks: compressing all to find that out takes 6 ms of 4 MiB."""
 
 PAGE = 4096
 """Bytes that file systems allot at a time."""
@@ -35,28 +26,6 @@ _NAME = re.compile(r"[0-9a-f]{62}")
 _UNFINISHED = ".new"
 
 
-class DamagedBlock(Exception):
-    """A file does not hold the block that it is named by."""
-
-
-def digest_of(data: bytes | memoryview) -> bytes:
-    """What names a block."""
-    return blake3(data).digest()
-
-
-def encode(data: bytes | memoryview) -> bytes | memoryview:
-    """A block as it is stored: compressed where that pays."""
-    middle = max(0, len(data) - PROBE) // 2
-    if _packed(memoryview(data)[middle : middle + PROBE]) is None:
-        return data
-    return _packed(data) or data
-
-
-def _packed(data: bytes | memoryview) -> bytes | None:
-    packed: bytes = lz4.block.compress(data, store_size=False)
-    return packed if len(packed) <= len(data) - len(data) // WORTHWHILE else None
-
-
 def cost(stored: int) -> int:
     """Bytes of disk that a file of `stored` bytes takes, with its share of the index."""
     return -(-stored // PAGE) * PAGE + INDEX_SHARE
@@ -65,8 +34,9 @@ def cost(stored: int) -> int:
 class BlockFiles:
     """The files below `directory`. Any thread may read; only who holds the index's write lock may change anything."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, codec: BlockCodec) -> None:
         self._root = os.fspath(directory)  # paths are text here: they are on the way of each read
+        self._codec = codec
 
     def read(self, digest: bytes, length: int) -> bytes:
         """The plaintext of a block, verified.
@@ -78,13 +48,10 @@ class BlockFiles:
         """
         handle = os.open(self._path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            stored = os.read(handle, min(os.fstat(handle).st_size, length))
+            stored = os.read(handle, min(os.fstat(handle).st_size, length + self._codec.overhead))
         finally:
             os.close(handle)
-        data = stored if len(stored) == length else _unpacked(stored, length)
-        if digest_of(data) != digest:
-            raise DamagedBlock
-        return data
+        return self._codec.decode(stored, digest, length)
 
     def has(self, digest: bytes) -> bool:
         """There is a file for this block; it may be damaged."""
@@ -158,11 +125,3 @@ class BlockFiles:
 
 def _create(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-
-def _unpacked(stored: bytes, length: int) -> bytes:
-    try:
-        data: bytes = lz4.block.decompress(stored, uncompressed_size=length)
-    except lz4.block.LZ4BlockError:
-        raise DamagedBlock from None
-    return data

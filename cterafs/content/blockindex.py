@@ -1,7 +1,7 @@
 """Which block on the disk holds which bytes of which file: an SQLite database that several processes share.
 
 Nothing in it is believed: each place carries a seal over everything that was said of it, and the block itself is
-verified by its digest. Whoever holds the write lock may also change the files beside it, so that the two go together.
+verified. Whoever holds the write lock may also change the files beside it, so that the two go together.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import Self
 from blake3 import blake3
 
 from cterafs.content import eviction
+from cterafs.content.blockcodec import BlockCodec, DamagedBlock, EncryptingCodec
 from cterafs.content.memory import BlockKey
 
 log = logging.getLogger(__name__)
 
 LOCK = "lock"
-VERSION = 1
 
 _NAME = re.compile(r"index-[0-9]{20}\.db")
 """The newest one is in use. No name is ever used again: SQLite takes the files beside a database for its own, whatever
@@ -45,7 +45,7 @@ WRITE_PATIENCE = 30.0
 _SCHEMA = """
 CREATE TABLE blocks (
     id INTEGER PRIMARY KEY,
-    digest BLOB NOT NULL UNIQUE,            -- of the plaintext; it names the file
+    digest BLOB NOT NULL UNIQUE,            -- of the plaintext, keyed where it is encrypted; it names the file
     cost INTEGER NOT NULL,                  -- bytes of disk that it takes
     queue INTEGER NOT NULL,                 -- 0: new, 1: proven
     turn INTEGER NOT NULL,                  -- place in the queue; the lowest leaves first
@@ -59,8 +59,8 @@ CREATE TABLE places (
     offset INTEGER NOT NULL,
     block INTEGER NOT NULL,
     length INTEGER NOT NULL,                -- of the plaintext, in bytes
-    origin BLOB NOT NULL,                   -- what storage calls it
-    seal BLOB NOT NULL,                     -- a digest of all that, and of the block's digest
+    origin BLOB NOT NULL,                   -- what storage calls it, encrypted where the block is
+    seal BLOB NOT NULL,                     -- a digest of all that, and of the block's digest, keyed likewise
     PRIMARY KEY (scope, file_id, version, offset)
 ) WITHOUT ROWID;
 CREATE INDEX places_of_block ON places (block);
@@ -97,6 +97,10 @@ class BusyIndex(Exception):
     """Another process holds the index for too long."""
 
 
+class OtherKind(Exception):
+    """The index is one of encrypted blocks and we write plain ones, or the other way round."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a block belongs.
@@ -116,9 +120,9 @@ class Place:
         """The primary key."""
         return (*_file(self.scope, self.key.file_id, self.key.version), self.key.offset)
 
-    def seal(self, digest: bytes) -> bytes:
-        """What proves that this block was said to belong here."""
-        return blake3(repr((self.scope, *self.key, self.origin, self.length, digest)).encode()).digest(16)
+    def statement(self, digest: bytes) -> bytes:
+        """That this block belongs here, to be sealed."""
+        return repr((self.scope, *self.key, self.origin, self.length, digest)).encode()
 
 
 @contextlib.contextmanager
@@ -143,31 +147,40 @@ class BlockIndex:
     All methods raise `DamagedIndex`, `BusyIndex` and `OSError`.
     """
 
-    def __init__(self, path: Path, writer: sqlite3.Connection, *, is_new: bool) -> None:
+    def __init__(self, path: Path, writer: sqlite3.Connection, codec: BlockCodec, *, is_new: bool) -> None:
         self.is_new = is_new
+        self._codec = codec
         self._path = path
         self._writer = writer
         self._readers: deque[sqlite3.Connection] = deque()
         self._closed = False
 
     @classmethod
-    def open(cls, directory: Path) -> Self:
-        """Opens the index, and makes it where there is none; a damaged one is set aside with a warning."""
+    def open(cls, directory: Path, codec: BlockCodec, *, is_first: bool) -> Self:
+        """Opens the index, and makes it where there is none; a damaged one is set aside with a warning.
+
+        Raises:
+            OtherKind: unless this `is_first`; then such an index is replaced by a new one.
+        """
         with _locked(directory):
             for path in _indexes(directory)[-1:]:
                 try:
-                    return cls(path, _open(path), is_new=False)
+                    return cls(path, _open(path, codec), codec, is_new=False)
+                except OtherKind as error:
+                    if not is_first:
+                        raise
+                    log.info("%s is left: %s", path, error)
                 except DamagedIndex as error:
                     log.warning("%s is damaged (%s); it is left, and the cache begins anew", path, error)
-            path = _make(directory)
-            return cls(path, _open(path), is_new=True)
+            path = _make(directory, codec)
+            return cls(path, _open(path, codec), codec, is_new=True)
 
     def set_aside(self) -> None:
         """Closes it, and makes a new one for whoever opens the directory next, unless a neighbour has done so."""
         self.close()
         with _locked(self._path.parent):
             if self.is_current:
-                _make(self._path.parent)
+                _make(self._path.parent, self._codec)
 
     @property
     def is_current(self) -> bool:
@@ -225,7 +238,7 @@ class BlockIndex:
         if row is None:
             return None
         digest, seal = row
-        return digest if seal == place.seal(digest) else None
+        return digest if seal == self._codec.seal(place.statement(digest)) else None
 
     def places(self, scope: str, file_id: int, version: str, most: int) -> list[Place]:
         """All that is known of one version of a file, in the order of offsets; nothing if it is more than `most`."""
@@ -237,21 +250,22 @@ class BlockIndex:
             rows = db.execute(query, (*_file(scope, file_id, version), most + 1)).fetchall()
             found = []
             for offset, length, origin, digest, seal in rows:
-                place = Place(scope, BlockKey(file_id, version, offset), _text(origin), length)
-                if seal == place.seal(digest):
-                    found.append(place)
+                with contextlib.suppress(DamagedBlock):  # of another key
+                    place = Place(scope, BlockKey(file_id, version, offset), _text(self._codec.show(origin)), length)
+                    if seal == self._codec.seal(place.statement(digest)):
+                        found.append(place)
         return found if len(rows) <= most else []
+
+    def lead(self, db: sqlite3.Connection, place: Place, block: int, digest: bytes) -> None:
+        """From now on, `block` is what belongs there. `db` is that of `writing`."""
+        origin, seal = self._codec.hide(_bytes(place.origin)), self._codec.seal(place.statement(digest))
+        row = (*place.row, block, place.length, origin, seal)
+        db.execute("INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def used(self) -> int:
         """Bytes of disk that all blocks take."""
         with self.reading() as db:
             return eviction.used(db)
-
-
-def lead(db: sqlite3.Connection, place: Place, block: int, digest: bytes) -> None:
-    """From now on, `block` is what belongs there."""
-    row = (*place.row, block, place.length, _bytes(place.origin), place.seal(digest))
-    db.execute("INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def forget(db: sqlite3.Connection, scope: str, file_id: int, version: str) -> None:
@@ -301,10 +315,11 @@ def _indexes(directory: Path) -> list[Path]:
         return []
 
 
-def _make(directory: Path) -> Path:
-    """An empty index, newer than all others. Of these, the last one stays for whoever wants to look at it."""
+def _make(directory: Path, codec: BlockCodec) -> Path:
+    """An empty index, newer than all others. Of these, the last one stays for whoever wants to look at it; but none
+    beside encrypted blocks, since it may have digests of plain ones."""
     old = _indexes(directory)
-    for path in old[:-1]:
+    for path in old if codec.overhead else old[:-1]:
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
     number = max([time.time_ns(), *(int(path.stem.removeprefix("index-")) + 1 for path in old)])
@@ -313,24 +328,33 @@ def _make(directory: Path) -> Path:
     unfinished.unlink(missing_ok=True)
     os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # the files beside it follow its mode
     with _errors(), contextlib.closing(_connect(unfinished, WRITE_PATIENCE)) as db:
-        db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT")
+        db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {codec.version}; COMMIT")
         eviction.recount(db)
     unfinished.rename(path)
     return path
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, codec: BlockCodec) -> sqlite3.Connection:
     """The writing connection, once the index has shown that it is one."""
     with _errors():
         db = _connect(path, WRITE_PATIENCE)
         try:
-            if db.execute("PRAGMA user_version").fetchone() != (VERSION,):
-                raise DamagedIndex("it is not of this version")
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version != codec.version:
+                raise _stranger(version)
             eviction.used(db)
         except BaseException:
             db.close()
             raise
     return db
+
+
+def _stranger(version: int) -> Exception:
+    if version == BlockCodec.version:
+        return OtherKind("its blocks are not encrypted")
+    if version == EncryptingCodec.version:
+        return OtherKind("its blocks are encrypted")
+    return DamagedIndex("it is not of this version")
 
 
 def _connect(path: Path, patience: float) -> sqlite3.Connection:

@@ -14,7 +14,8 @@ from typing import Self
 
 from cterafs.config.values import Reserve
 from cterafs.content import blockfiles, blockindex, eviction
-from cterafs.content.blockfiles import BlockFiles, DamagedBlock
+from cterafs.content.blockcodec import BlockCodec, DamagedBlock
+from cterafs.content.blockfiles import BlockFiles
 from cterafs.content.blockindex import BlockIndex, Place
 
 
@@ -44,8 +45,9 @@ class Encoded:
     wanted: bool = False
 
     @classmethod
-    def of(cls, place: Place, data: bytes | memoryview, *, wanted: bool = False) -> Self:
-        return cls(place, blockfiles.digest_of(data), blockfiles.encode(data), wanted)
+    def of(cls, codec: BlockCodec, place: Place, data: bytes | memoryview, *, wanted: bool = False) -> Self:
+        digest = codec.digest(data)
+        return cls(place, digest, codec.encode(data, digest), wanted)
 
 
 class BlockStore:
@@ -54,11 +56,12 @@ class BlockStore:
     Any thread may read. One thread writes; processes take turns.
     """
 
-    def __init__(self, directory: Path, bounds: Bounds) -> None:
+    def __init__(self, directory: Path, bounds: Bounds, codec: BlockCodec, *, is_first: bool) -> None:
+        """`is_first` tells whether to begin anew where the blocks there are of the other kind, encrypted or not."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._bounds = bounds
-        self._files = BlockFiles(directory)
-        self._index = BlockIndex.open(directory)
+        self._files = BlockFiles(directory, codec)
+        self._index = BlockIndex.open(directory, codec, is_first=is_first)
 
     @property
     def is_current(self) -> bool:
@@ -168,7 +171,7 @@ class BlockStore:
             number = eviction.enter(db, block.digest, cost, proven=block.wanted)
         elif block.wanted:
             eviction.touch(db, (block.digest,))
-        blockindex.lead(db, block.place, number, block.digest)
+        self._index.lead(db, block.place, number, block.digest)
         return True
 
     def _make_room(self, db: sqlite3.Connection, need: int, allowed: int) -> None:

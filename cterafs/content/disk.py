@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from cterafs.content import blockfiles
-from cterafs.content.blockindex import BusyIndex, DamagedIndex, Place
+from cterafs.content.blockcodec import BlockCodec
+from cterafs.content.blockindex import BusyIndex, DamagedIndex, OtherKind, Place
 from cterafs.content.blockstore import BlockStore, Bounds, Encoded
 from cterafs.content.memory import BlockKey
 
@@ -66,9 +67,9 @@ class _Item:
     encoded: Encoded | None = None
     kept: Future[bool] | None = None
 
-    def encode(self) -> Encoded:
+    def encode(self, codec: BlockCodec) -> Encoded:
         if self.encoded is None:
-            self.encoded = Encoded.of(self.place, self.data, wanted=self.kept is not None)
+            self.encoded = Encoded.of(codec, self.place, self.data, wanted=self.kept is not None)
         return self.encoded
 
     def settle(self, *, kept: bool) -> None:
@@ -120,6 +121,7 @@ class DiskCache:
         directory: for our files alone; made if need be.
         scope: tells the portal, and the context there, from others.
         bounds: of all processes together.
+        codec: how blocks lie there.
         pending: bytes that may wait to be written; one block always may.
 
     Attributes:
@@ -128,13 +130,14 @@ class DiskCache:
         reason: why nothing is read, or written, at the moment; None where all is well.
     """
 
-    def __init__(self, directory: Path, scope: str, bounds: Bounds, pending: int = PENDING) -> None:
+    def __init__(self, directory: Path, scope: str, bounds: Bounds, codec: BlockCodec, pending: int = PENDING) -> None:
         """Opens the directory. One that cannot be used is a warning, and is tried again later."""
         self.bounds = bounds
         self.hits = self.misses = self.dropped = 0
         self.reason: str | None = None
         self._directory = directory
         self._scope = scope
+        self._codec = codec
         self._pending = pending
         self._lock = threading.Condition()
         self._work = _Work()
@@ -145,6 +148,7 @@ class DiskCache:
         self._lost: BlockStore | None = None  # to be closed, or set aside
         self._damaged_at = -RETRY
         self._is_damaged = False
+        self._is_first = True
         self._openable_at = self._writable_at = 0.0
         self._untidied: deque[int] = deque()
         self._open()
@@ -214,7 +218,7 @@ class DiskCache:
         """
         kept: Future[bool] = Future()
         item = _Item(Place(self._scope, key, origin, len(data)), data, kept=kept)
-        item.encode()  # in this thread, so that several are encoded at a time
+        item.encode(self._codec)  # in this thread, so that several are encoded at a time
         with self._lock:
             self._lock.wait_for(lambda: not self._accepts or self._has_room(len(data)))
             if not self._accepts:
@@ -341,11 +345,11 @@ class DiskCache:
                     lost.set_aside()
             if time.monotonic() < self._openable_at:
                 return
-            store = BlockStore(self._directory, self.bounds)
-        except (BusyIndex, DamagedIndex, OSError) as error:
+            store = BlockStore(self._directory, self.bounds, self._codec, is_first=self._is_first)
+        except (BusyIndex, DamagedIndex, OtherKind, OSError) as error:
             self._fail(error, None)
             return
-        self._is_damaged = False
+        self._is_damaged = self._is_first = False
         self._untidied = deque(range(blockfiles.DIRECTORIES))
         self._store = store
         self._recover()
@@ -370,7 +374,7 @@ class DiskCache:
         if batch.touched or batch.bad:
             store.note(batch.touched, batch.bad)
         if batch.items:
-            kept = store.write([item.encode() for item in batch.items])
+            kept = store.write([item.encode(self._codec) for item in batch.items])
             for item, is_kept in zip(batch.items, kept, strict=True):
                 item.settle(kept=is_kept)
         elif self._untidied:

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 from cterafs.config import Reserve
+from cterafs.content.blockcodec import BlockCodec
 from cterafs.content.blockstore import Bounds
 from cterafs.content.disk import DiskCache
 from cterafs.content.memory import BlockKey
@@ -15,8 +16,10 @@ COST = 5 * 4096 + 512
 """What a block of SIZE random bytes takes."""
 
 
-def open_cache(directory: Path, limit: int = 1 << 30, scope: str = "portal", **options: int) -> DiskCache:
-    return DiskCache(directory, scope, Bounds(limit, Reserve()), **options)
+def open_cache(
+    directory: Path, limit: int = 1 << 30, scope: str = "portal", codec: BlockCodec | None = None, **options: int
+) -> DiskCache:
+    return DiskCache(directory, scope, Bounds(limit, Reserve()), codec or BlockCodec(), **options)
 
 
 def block(seed: int) -> bytes:

@@ -14,6 +14,7 @@ from disk_tier import COST, SIZE, block, files, get, index_of, key, open_cache, 
 
 from cterafs.config import Reserve
 from cterafs.content import disk
+from cterafs.content.blockcodec import BlockCodec
 from cterafs.content.blockstore import Bounds
 from cterafs.content.disk import DiskCache
 from cterafs.content.memory import BlockKey
@@ -111,7 +112,7 @@ def test_a_smaller_limit_holds_from_the_next_mount_on(tmp_path: Path) -> None:
 
 
 def test_space_is_left_free(tmp_path: Path) -> None:
-    cache = DiskCache(tmp_path / "cache", "portal", Bounds(1 << 30, Reserve(percent=100)))
+    cache = DiskCache(tmp_path / "cache", "portal", Bounds(1 << 30, Reserve(percent=100)), BlockCodec())
     put(cache, 0)
     assert get(cache, 0) is None
     assert files(tmp_path / "cache") == []
@@ -123,7 +124,7 @@ def test_when_others_need_the_space_blocks_leave_although_nothing_is_written(tmp
     cache = open_cache(tmp_path / "cache")
     put(cache, *range(5))
     cache.close()
-    cache = DiskCache(tmp_path / "cache", "portal", Bounds(1 << 30, Reserve(percent=100)))
+    cache = DiskCache(tmp_path / "cache", "portal", Bounds(1 << 30, Reserve(percent=100)), BlockCodec())
     while cache.used():
         cache.flush()
     assert files(tmp_path / "cache") == []

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from cterafs.config import Reserve
 from cterafs.content import disk
-from cterafs.content.blockfiles import digest_of
+from cterafs.content.blockcodec import BlockCodec, EncryptingCodec
 from cterafs.content.blockstore import Bounds
 from cterafs.content.disk import DiskCache
 
@@ -60,11 +60,17 @@ def check(cache: DiskCache) -> int:
     return sum(answer is not None for answer in answers)
 
 
+@pytest.fixture(scope="module", params=[BlockCodec(), EncryptingCodec("secret")], ids=["plain", "encrypted"])
+def codec(request: pytest.FixtureRequest) -> BlockCodec:
+    codec: BlockCodec = request.param
+    return codec
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, codec: BlockCodec) -> Path:
     """A directory of blocks, to be copied and damaged."""
     directory = tmp_path_factory.mktemp("whole") / "cache"
-    cache = open_cache(directory)
+    cache = open_cache(directory, codec=codec)
     for number in range(BLOCKS):
         cache.offer(key(number), expected(number), origin(number))
     cache.close()
@@ -100,18 +106,20 @@ def change(file: Path, kind: str, place: float, mask: int) -> None:
         stream.truncate()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data(), is_open=st.booleans())
-def test_whatever_is_damaged_no_byte_is_wrong(whole: Path, data: st.DataObject, is_open: bool) -> None:
+def test_whatever_is_damaged_no_byte_is_wrong(
+    whole: Path, codec: BlockCodec, data: st.DataObject, is_open: bool
+) -> None:
     index = index_of(whole).name
     targets = [index, index, f"{index}-wal", *(str(file.relative_to(whole)) for file in files(whole))]
     changes = data.draw(st.lists(st.tuples(st.sampled_from(targets), CHANGES), min_size=1, max_size=8))
     with tempfile.TemporaryDirectory() as temporary:
         directory = shutil.copytree(whole, Path(temporary) / "cache")
-        cache = open_cache(directory) if is_open else None
+        cache = open_cache(directory, codec=codec) if is_open else None
         for file, how in changes:
             change(directory / file, *how)
-        cache = cache or open_cache(directory)
+        cache = cache or open_cache(directory, codec=codec)
         check(cache)
         cache.flush()
         for number in range(BLOCKS):
@@ -121,12 +129,12 @@ def test_whatever_is_damaged_no_byte_is_wrong(whole: Path, data: st.DataObject, 
         cache.close()
 
 
-def test_rows_that_lead_to_another_block_are_not_believed(whole: Path, tmp_path: Path) -> None:
+def test_rows_that_lead_to_another_block_are_not_believed(whole: Path, codec: BlockCodec, tmp_path: Path) -> None:
     """No flip of a bit could do it as neatly."""
     directory = shutil.copytree(whole, tmp_path / "cache")
     with closing(sqlite3.connect(index_of(directory), isolation_level=None)) as db:
         db.execute("UPDATE places SET block = block % (SELECT max(id) FROM blocks) + 1")
-    cache = open_cache(directory)
+    cache = open_cache(directory, codec=codec)
     assert check(cache) == 0
     cache.close()
 
@@ -252,11 +260,11 @@ def test_what_is_on_a_disk_that_takes_no_more_is_still_read(tmp_path: Path, capl
 
 
 def directory_of(cache: Path, number: int) -> Path:
-    return cache / f"{digest_of(block(number))[0]:02x}"
+    return cache / f"{BlockCodec().digest(block(number))[0]:02x}"
 
 
 def test_a_disk_smaller_than_the_limit_is_kept_within_its_reserve(small_disk: Path) -> None:
-    cache = DiskCache(small_disk / "cache", "portal", Bounds(1 << 30, Reserve(size=2 << 20)))
+    cache = DiskCache(small_disk / "cache", "portal", Bounds(1 << 30, Reserve(size=2 << 20)), BlockCodec())
     for number in range(300):
         put(cache, number)
         found = os.statvfs(small_disk)

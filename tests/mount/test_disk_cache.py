@@ -158,3 +158,25 @@ def test_a_directory_that_is_open_to_others_is_refused(mount: Mount, file: Path)
     done = mount.run("mount", "--config", str(mount.config), str(mount.path), check=False)
     assert done.returncode == 2
     assert f"chmod 700 {directory}" in done.stderr
+
+
+def test_what_is_encrypted_there_is_read_after_a_remount_and_by_nobody_without_the_key(
+    portal: EmbeddedPortal, mount: Mount, file: Path
+) -> None:
+    mount.configure(cache_disk="1GiB", cache_encrypt=True)
+    mount.start()
+    assert file.read_bytes() == CONTENT
+    mount.stop()
+    assert len(blocks(mount)) == 3
+    assert not any(CONTENT[100:120] in stored.read_bytes() for stored in blocks(mount))
+    cut_off(portal)
+    mount.start()
+    assert file.read_bytes() == CONTENT
+    assert mount.status()["reads"]["downloaded_blocks"] == 0
+    assert mount.complaints() == []
+    mount.stop()
+    keyless = {"direct_access_key_id": "", "direct_secret_access_key": "", "direct_bearer": portal.access_key_id}
+    mount.configure(cache_disk="1GiB", cache_encrypt=True, **keyless)
+    done = mount.run("mount", "--config", str(mount.config), str(mount.path), check=False)
+    assert done.returncode == 2
+    assert "cache.encrypt makes its key from direct.secret_access_key" in done.stderr

@@ -14,6 +14,7 @@ from cterafs.errors import ConfigError
 
 if TYPE_CHECKING:
     from cterafs.demo.encoder import Encoding
+    from cterafs.demo.faultplan import FaultPlan
     from cterafs.demo.inventory import Inventory
     from cterafs.demo.server import EmbeddedPortal
 
@@ -61,7 +62,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--url-ttl", type=_seconds, default=4 * 3600.0, metavar="S", help="seconds that a block's address is valid"
     )
+    parser.add_argument("--checksums", action="store_true", help="send Content-MD5 with blocks")
     parser.add_argument("--tls", action="store_true", help="serve https, with a certificate made for it")
+    parser.add_argument(
+        "--faults",
+        type=Path,
+        metavar="FILE",
+        help="what to make wrong with which answers; how often that was done is printed at the end, as a line of JSON",
+    )
     parser.set_defaults(run=run)
 
 
@@ -84,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         variable=args.block_size is None,
     )
     namespace, changes = (None, contextlib.nullcontext()) if args.synthetic is None else _synthetic(args, encoding)
+    plan = None if args.faults is None else _plan(args.faults)
     host, port = args.listen
     # Before any thread is started: all inherit the mask, so that the signals wait for sigwait.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
@@ -100,10 +109,14 @@ def run(args: argparse.Namespace) -> int:
             ) as portal,
             changes,
         ):
+            portal.store.checksums = args.checksums
+            portal.faults.plan = plan
             print(json.dumps(_announcement(portal)), flush=True)
             signal.sigwait(ENDING)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if plan is not None:
+        print(json.dumps({"faults": plan.injected}), flush=True)
     return 0
 
 
@@ -119,6 +132,17 @@ def _synthetic(args: argparse.Namespace, encoding: Encoding) -> tuple[Inventory,
         raise ConfigError(f"--synthetic: {error}") from None
     namespace = SyntheticNamespace(shape, encoding)
     return namespace, Churn(namespace, shape.rate) if shape.rate else contextlib.nullcontext()
+
+
+def _plan(file: Path) -> FaultPlan:
+    from cterafs.demo.faultplan import BadPlan, FaultPlan
+
+    try:
+        return FaultPlan.load(file)
+    except OSError as error:
+        raise ConfigError(f"--faults: cannot read {file}: {error.strerror}") from None
+    except BadPlan as error:
+        raise ConfigError(f"--faults: {file}: {error}") from None
 
 
 def _announcement(portal: EmbeddedPortal) -> dict[str, str]:

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 from cterafs.demo import schema
 from cterafs.demo.accounts import Accounts, LoginRefused, User, bearer
 from cterafs.demo.faults import Faults
+from cterafs.demo.injections import Kind
 from cterafs.demo.inventory import CloudFolder, Inventory
 
 SESSION_COOKIE = "JSESSIONID"
@@ -71,7 +72,7 @@ class ControlPlane:
             Route("/{context}/api/cloudDrives", self.guard("folders", self._cloud_folders), methods=["POST"]),
         ]
 
-    def guard(self, kind: str, endpoint: Endpoint, *, anonymous: bool = False) -> Endpoint:
+    def guard(self, kind: Kind, endpoint: Endpoint, *, anonymous: bool = False) -> Endpoint:
         """`endpoint`, for those who are logged in; counted, and exposed to faults, as `kind`."""
 
         async def guarded(request: Request) -> Response:

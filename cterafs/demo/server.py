@@ -63,7 +63,7 @@ class EmbeddedPortal:
         accounts: users, sessions and keys.
         inventory: what it serves.
         store: the object store.
-        faults: hooks into every request, and counts of them.
+        faults: what is made wrong with requests, and counts of them.
         control, notifications, directio: the services, with what differs between portals.
         ca_file: the authority's certificate; None without TLS.
     """
@@ -152,7 +152,7 @@ class EmbeddedPortal:
         self.inventory.feed.open()
         routes = [*self.control.routes, *self.notifications.routes, *self.directio.routes]
         app = Starlette(routes=routes, exception_handlers={ClientDisconnect: _nobody_listens})
-        self._servers = [self._server(app), self._server(self.store.app)]
+        self._servers = [self._server(self.faults.exposed(app)) for app in (app, self.store.app)]
         ready = threading.Event()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(sockets, ready)), name="portal", daemon=True

@@ -1,4 +1,4 @@
-"""What the whole process of a mount is tuned to."""
+"""What is set for a whole process: what it is tuned to, and that nobody looks into it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,22 @@ is being applied delays a read by up to 17 ms, with 1 ms by up to 6."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 LARGEST_ON_HEAP = 32 << 20  # the most that the C library allows
 KEPT_FREE = 64 << 20
+
+
+PR_SET_DUMPABLE = 4  # <linux/prctl.h>
+
+
+def conceal() -> None:
+    """From now on this process leaves no core file, and no other process of the same user can read its memory or its
+    first environment, or trace it; nor those that it forks. Root can.
+
+    A limit on core files (RLIMIT_CORE) would not do: the kernel does not heed one of 0 where it pipes them to a program
+    (core(5)), which then keeps them on the disk.
+    """
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    except (OSError, AttributeError):
+        log.warning("this C library has no prctl: a crash may leave a core file with secrets in it")
 
 
 def tune() -> None:

@@ -29,6 +29,7 @@ PLAIN_INTERVAL = 10.0
 
 def mount(config: Config, credentials: app.Credentials, path: Path, *, wait: bool, ready: Callable[[], None]) -> int:
     """Serves a mount until it is unmounted; `ready` is called when it answers."""
+    os.umask(0o077)  # what a mount writes is for nobody else: its index has every name, whatever it shows to whom
     progress = ImportProgress()
 
     def mounted() -> None:

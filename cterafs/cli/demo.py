@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from cterafs.cli import daemon, logsetup
     from cterafs.kernel.mountpoint import absolute
 
+    configuration.strip_secrets(os.environ)  # of another portal, which no program started here has a use for
     logsetup.configure(configuration.LogConfig(level="warning"), verbose=args.verbose)
     with tempfile.TemporaryDirectory(prefix="cterafs-demo-") as scratch, _stay_until_done():
         home = Path(scratch)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from cterafs import config
+from cterafs import config, process
 from cterafs.cli import logsetup
 
 
@@ -31,11 +31,13 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def load(args: argparse.Namespace) -> config.Config:
-    """The configuration that the arguments ask for. Sets up logging, and removes our secrets from the environment.
+    """The configuration that the arguments ask for. Sets up logging, removes our secrets from the environment, and
+    keeps others from reading them in this process.
 
     Raises:
         ConfigError: it cannot be accepted.
     """
+    process.conceal()
     loaded = config.load(args.config, os.environ, args.options)
     config.strip_secrets(os.environ)
     logsetup.configure(loaded.log, verbose=args.verbose)

@@ -25,10 +25,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    from cterafs import control
+    from cterafs import config, control
     from cterafs.errors import MountError
     from cterafs.kernel import mountpoint
 
+    config.strip_secrets(os.environ)  # fusermount3 has no use for them
     path = mountpoint.absolute(args.mountpoint)
     mounted = mountpoint.mounted_at(path)
     if mounted is None or mounted.fstype != mountpoint.FSTYPE:

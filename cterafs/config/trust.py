@@ -41,7 +41,8 @@ def refuse_writable(file: Path, info: os.stat_result) -> None:
 
 
 def private_directory(directory: Path, option: str) -> None:
-    """Make a directory for this user alone; one that others could have put files or links into is refused.
+    """Make a directory for this user alone, and what is missing above it likewise; one that others could have put files
+    or links into is refused.
 
     Args:
         option: what names it in the configuration.
@@ -50,7 +51,8 @@ def private_directory(directory: Path, option: str) -> None:
         OSError: it cannot be made.
         ConfigError: it belongs to another user, is open to others, or is none.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in (*reversed(directory.parents), directory):  # mkdir(parents=True) leaves the others to the umask
+        path.mkdir(mode=0o700, exist_ok=True)
     info = directory.lstat()
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
         raise ConfigError(f"{directory}: this is not a directory of our own; set another {option}")

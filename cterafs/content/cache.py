@@ -45,11 +45,17 @@ Land = Callable[[Sequence[Landing]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A block that is asked for; `origin` is what storage calls it, without what is signed anew."""
+    """A block that is asked for.
+
+    Attributes:
+        origin: what storage calls it, without what is signed anew.
+        spoil: called when bytes of it were read while it arrived, and then it turned out to be wrong.
+    """
 
     key: BlockKey
     block: BlockInfo
     origin: str
+    spoil: Callable[[], None] = lambda: None
 
     @property
     def need(self) -> int:
@@ -66,6 +72,7 @@ class Flight:
         self.landing = Landing(wanted.block)
         self.ended = False
         self._news = trio.Event()
+        self._read: int | None = None  # the attempt that the first bytes came from which were read before its end
         self._data: bytes | None = None
         self._error: Exception | None = None
 
@@ -78,8 +85,9 @@ class Flight:
         with self.run:
             while not self.ended:
                 self.landing.awaited = min(self.landing.awaited, stop)
-                part = self.landing.part(start, stop)
+                attempt, part = self.landing.attempt, self.landing.part(start, stop)
                 if part is not None:
+                    self._read = self._read or attempt
                     return part
                 await self._news.wait()
         if self._error is not None:
@@ -94,6 +102,8 @@ class Flight:
     def end(self, data: bytes | None, error: Exception | None) -> None:
         """It arrived, or failed, or (neither) was given up."""
         self.ended, self._data, self._error = True, data, error
+        if self._read is not None and (self._read != self.landing.attempt or isinstance(error, BlockError)):
+            self.wanted.spoil()
         self.landing.tell = None  # which leads back here: as a cycle, all of it would stay until the next collection
         self._news.set()
 

@@ -37,6 +37,11 @@ class _Content:
         self.handles = 0
         self.changed = False
 
+    def is_spoiled(self) -> bool:
+        """Whether what was read of it is not all good; whoever asks will drop that."""
+        spoiled, self.source.spoiled = self.source.spoiled, False
+        return spoiled
+
 
 class Contents:
     """Each inode's content, made once however many handles there are."""
@@ -68,7 +73,7 @@ class Contents:
             if content.changed:
                 raise StaleInode(f"{node.name!r} was replaced in storage while it is open")
             content.handles += 1
-            return content.source, True
+            return content.source, not content.is_spoiled()
         content, known = self._idle.pop(node.inode, None), self._fingerprints.pop(node.inode, None)
         if content is not None and content.changed:
             content.source.forget()
@@ -77,7 +82,7 @@ class Contents:
             content = self._new(node, known)
         content.handles += 1
         self._open[node.inode] = content
-        return content.source, known is not None
+        return content.source, known is not None and not content.is_spoiled()
 
     def close(self, inode: Inode, *, superseded: bool) -> bool:
         """One handle less; the content of an inode that is `superseded` is dropped with its last one.

@@ -50,6 +50,9 @@ class BlockSource:
 
     Args:
         node: the file; its inode names this content, so the size is the one that every reader was told.
+
+    Attributes:
+        spoiled: bytes were read of a download that turned out to be wrong; whoever kept them has to drop them.
     """
 
     def __init__(self, node: Node, remote: Remote, cache: BlockCache) -> None:
@@ -57,6 +60,7 @@ class BlockSource:
             raise DirectIOError(None, f"the portal gave no file id for {node.wire_name!r}")
         self.file_id = node.file_id or 0  # an empty file has no blocks that anybody would ask for
         self.size = node.size
+        self.spoiled = False
         self._version = f"{node.gvsn}:{node.size}:{node.mtime_ns}"
         self._remote = remote
         self._cache = cache
@@ -190,7 +194,10 @@ class BlockSource:
 
     def _wanted(self, chunk: Chunk) -> Wanted:
         block = BlockInfo(self.file_id, chunk.number, chunk.extent.start, len(chunk.extent))
-        return Wanted(self.key(chunk), block, origin(chunk))
+        return Wanted(self.key(chunk), block, origin(chunk), self._spoil)
+
+    def _spoil(self) -> None:
+        self.spoiled = True
 
 
 def _stored(place: Place) -> Chunk:

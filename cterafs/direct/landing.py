@@ -26,14 +26,16 @@ class Landing:
         awaited: `filled` for which the loop wants to be told; `NOBODY` while nobody waits.
         dropped: nobody wants it any more, or somebody else fetches it.
         complete: all of it is there, and was verified.
+        attempt: counts them, from 1; what an earlier one left is not part of the block.
         tell: called when `awaited` is reached or the block complete, by the worker, and when it is dropped.
     """
 
-    __slots__ = ("_buffer", "_plain", "_view", "awaited", "block", "complete", "dropped", "filled", "tell")
+    __slots__ = ("_buffer", "_plain", "_view", "attempt", "awaited", "block", "complete", "dropped", "filled", "tell")
 
     def __init__(self, block: BlockInfo, tell: Callable[[], object] | None = None) -> None:
         self.block = block
         self.filled = 0
+        self.attempt = 0
         self.awaited = NOBODY
         self.dropped = False
         self.complete = False
@@ -52,6 +54,7 @@ class Landing:
     def start(self) -> memoryview:
         """An empty buffer of the block's length. What an earlier attempt left is not overwritten: it may be in use."""
         self.filled = 0
+        self.attempt += 1
         self._plain = None
         self._buffer, self._view = room(self.block.length)
         return self._view
@@ -64,6 +67,7 @@ class Landing:
 
     def replace(self, plain: bytes) -> None:
         """The block was made elsewhere."""
+        self.attempt += 1
         self._buffer = self._view = None
         self._plain, self.filled = plain, len(plain)
 

@@ -49,6 +49,7 @@ from cterafs.namespace.store import Store
 from cterafs.namespace.tree import Layout, Tree
 from cterafs.portal import Portal
 from cterafs.stats import Stats
+from cterafs.threads import patiently
 from cterafs.volume import READ_DEADLINE_FACTOR, Volume, VolumeOptions
 from cterafs.warming import Warming
 
@@ -346,6 +347,7 @@ async def _status(running: Running, path: Path) -> dict[str, Any]:
             "filled_bytes": stats.filled_bytes,
         },
         "errors": dict(stats.errors),
+        "tasks": trio.lowlevel.current_statistics().tasks_living,
         "rss": _resident(),
     }
 
@@ -356,7 +358,7 @@ async def _disk_status(disk: DiskCache | None) -> dict[str, Any]:
         return {"used": 0, "limit": 0, "hits": 0, "misses": 0, "dropped": 0, "reason": None}
     used = None
     with trio.move_on_after(DISK_PATIENCE):
-        used = await trio.to_thread.run_sync(disk.used, abandon_on_cancel=True)
+        used = await patiently(partial(trio.to_thread.run_sync, disk.used, abandon_on_cancel=True))
     return {
         "used": used,
         "limit": disk.bounds.limit,

@@ -37,6 +37,7 @@
     ├── FilesystemError                 an operation on the mount that cannot be done
     │   ├── NotFound, NotADirectory, IsADirectory, StaleInode, ReadOnly, NoAttribute, ...
     ├── StateError                      the local state cannot be used
+    │   └── OutOfThreads                    (in `threads`)
     └── MountError                      mountpoint or FUSE trouble
     ConfigError (ValueError)            usage or configuration
 

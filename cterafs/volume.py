@@ -41,6 +41,7 @@ from cterafs.namespace.store import Counts, Store
 from cterafs.namespace.traversal import next_by_inode, next_by_name, next_in_tree
 from cterafs.namespace.walk import SMALL, Walks
 from cterafs.stats import Stats
+from cterafs.threads import patiently
 
 T = TypeVar("T")
 
@@ -52,6 +53,9 @@ STORE_THREADS = 8
 
 ATTEMPTS = 8
 """Of a query that changes overtake each time; as many as that are a storm, which may last."""
+
+THREAD_PATIENCE = 10.0
+"""Seconds that a lookup waits for a thread where the system lets none be started."""
 
 READ_DEADLINE_FACTOR = 4
 """A read may take this many times `direct.timeout`, which bounds the time without progress: storage that drips is
@@ -378,7 +382,8 @@ class Volume:
         """Runs a query in a thread until no change was published meanwhile."""
         for _ in range(ATTEMPTS):
             epoch = self.epoch
-            answer = await trio.to_thread.run_sync(query, limiter=self._limiter)
+            asking = partial(trio.to_thread.run_sync, query, limiter=self._limiter)
+            answer = await patiently(asking, THREAD_PATIENCE)
             if epoch == self.epoch:
                 return answer
         return query()  # on the loop, where nothing is published meanwhile, and by now with its rows in memory

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import pyfuse3
@@ -18,6 +19,7 @@ import trio
 from cterafs.kernel.dentries import Negatives
 from cterafs.kernel.pages import Pages
 from cterafs.model import Change, Inode, Node
+from cterafs.threads import patiently
 from cterafs.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -125,7 +127,7 @@ class Notifier:
             await self._wakeup.wait()
             self._wakeup = trio.Event()
             batch, self._queue = self._queue, []
-            await trio.to_thread.run_sync(self._send, batch)
+            await patiently(partial(trio.to_thread.run_sync, self._send, batch))
             if not self._queue:
                 self._drained.set()
 

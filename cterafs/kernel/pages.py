@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import pyfuse3
 import trio
 
 from cterafs.model import Inode
+from cterafs.threads import patiently
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ class Pages:
                 parts.append(self._queue.popleft())
                 size += len(parts[-1].data)
             try:
-                await trio.to_thread.run_sync(_store, parts)
+                await patiently(partial(trio.to_thread.run_sync, _store, parts))
             finally:
                 for part in parts:
                     self._done(part)

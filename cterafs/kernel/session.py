@@ -9,6 +9,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pyfuse3
@@ -18,6 +19,7 @@ from cterafs.errors import MountError
 from cterafs.kernel import mountpoint
 from cterafs.kernel.notify import Notifier
 from cterafs.kernel.operations import Operations
+from cterafs.threads import patiently
 
 log = logging.getLogger(__name__)
 
@@ -134,10 +136,10 @@ class _Session:
         """
         if self._is_mounted():
             try:
-                await trio.to_thread.run_sync(mountpoint.unmount, self._path)
+                await patiently(partial(trio.to_thread.run_sync, mountpoint.unmount, self._path))
             except MountError as error:
                 log.info("%s; detaching it", error)
-                await trio.to_thread.run_sync(self.leave)
+                await patiently(partial(trio.to_thread.run_sync, self.leave))
             else:
                 return
         again = self._answering.deadline < math.inf

@@ -7,6 +7,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, NoReturn, Protocol, TypeVar
 
 import trio
@@ -18,6 +19,7 @@ from cterafs.namespace.schema import IDLE
 from cterafs.namespace.status import FeedState, FeedStatus
 from cterafs.namespace.store import UnknownParent
 from cterafs.namespace.tree import Batch, Tree
+from cterafs.threads import patiently
 
 __all__ = ["FeedStatus", "Folders", "Follower", "Listener", "Notifications"]
 
@@ -150,6 +152,8 @@ class Follower:
             except errors.StateError as error:  # the disk: nothing was changed, and it may have room again
                 await trio.lowlevel.checkpoint_if_cancelled()  # then it was only interrupted
                 await self._rest(error, _RETRY)
+            except OSError as error:  # the system has no descriptor or no memory left for us, which may pass
+                await self._rest(error, _RETRY)
 
     # -- the cycle
 
@@ -185,7 +189,7 @@ class Follower:
         failure: Exception | None = None
         # What is expected to go wrong is raised outside of the nursery, which would wrap it into a group.
         async with trio.open_nursery() as nursery:
-            send, receive = trio.open_memory_channel[Page | errors.PortalError](_PAGES_AHEAD)
+            send, receive = trio.open_memory_channel[Page | OSError](_PAGES_AHEAD)
             nursery.start_soon(self._fetch, cursor, send)
             async for first in receive:
                 pages, failure = _drain(first, receive, 1 if self.imported.is_set() else _PAGES_AT_ONCE)
@@ -200,7 +204,7 @@ class Follower:
             raise failure
         return applied
 
-    async def _fetch(self, cursor: Cursor | None, send: trio.MemorySendChannel[Page | errors.PortalError]) -> None:
+    async def _fetch(self, cursor: Cursor | None, send: trio.MemorySendChannel[Page | OSError]) -> None:
         """Sends pages until there are no more; an error goes the same way, behind those that came before it."""
         async with send:
             try:
@@ -212,7 +216,7 @@ class Follower:
                     cursor, more = page.cursor, page.has_more
                     if more and self._state == "live":
                         self._enter("catching-up")
-            except errors.PortalError as error:
+            except OSError as error:
                 await send.send(error)
 
     async def _take(self, pages: Sequence[Page], *, listing: bool) -> int:
@@ -310,7 +314,7 @@ class Follower:
             await self._in_thread(self._tree.checkpoint)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(work, limiter=self._limiter)
+        return await patiently(partial(trio.to_thread.run_sync, work, limiter=self._limiter))
 
     # -- the state
 
@@ -345,10 +349,10 @@ class Follower:
 
 
 def _drain(
-    first: Page | errors.PortalError,
-    receive: trio.MemoryReceiveChannel[Page | errors.PortalError],
+    first: Page | OSError,
+    receive: trio.MemoryReceiveChannel[Page | OSError],
     limit: int,
-) -> tuple[list[Page], errors.PortalError | None]:
+) -> tuple[list[Page], OSError | None]:
     """What has arrived so far, up to `limit` pages."""
     pages: list[Page] = []
     item = first

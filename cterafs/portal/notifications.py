@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeAlias, TypeVar
@@ -23,6 +24,7 @@ from cterafs.portal.service import Service
 from cterafs.portal.session import Session, check
 from cterafs.portal.transport import Answer
 from cterafs.portal.wire import decode_ancestors, decode_changes, decode_page
+from cterafs.threads import patiently
 
 Events: TypeAlias = list[Event]
 Resolve: TypeAlias = Callable[[Sequence[FolderRef]], Awaitable[tuple[int, ...]]]
@@ -178,7 +180,7 @@ async def _decoded(decode: Callable[[bytes], T], body: bytes) -> T:
     """`decode(body)`, in a worker thread where it takes long enough to be noticed."""
     if len(body) <= _DECODE_INLINE:
         return decode(body)
-    return await anyio.to_thread.run_sync(decode, body)
+    return await patiently(functools.partial(anyio.to_thread.run_sync, decode, body))
 
 
 def _check_feed(answer: Answer, cursor: Cursor | None, folders: int) -> None:

@@ -5,6 +5,7 @@ The client talks to one origin, and follows no redirect: so credentials cannot r
 
 from __future__ import annotations
 
+import functools
 import ssl
 import zlib
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ import anyio
 import httpx
 
 from cterafs.errors import ConfigError, PortalConnectionError, PortalError, PortalTimeout, ProtocolError
+from cterafs.threads import patiently
 
 # Answers are bounded: a page of 2,000 entries is below 1 MB, and below 256 MiB even with access lists of 64 KiB each
 # (what NTFS allows).
@@ -121,7 +123,7 @@ class Transport:
         request = self._client.build_request(method, path, headers=headers, content=content, timeout=timeout)
         try:
             with anyio.fail_after(silence + _BODY_SECONDS):
-                response = await self._client.send(request, stream=True)
+                response = await patiently(functools.partial(self._client.send, request, stream=True))
                 try:
                     body = await _read(response)
                 finally:

@@ -15,8 +15,12 @@ ROW = 0.28
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 
-def draw(file: Path, title: str, figures: Sequence[Figure], curves: Curves) -> bool:
-    """Writes a PNG; False where there is no matplotlib, or nothing to show."""
+def draw(file: Path, title: str, figures: Sequence[Figure], curves: Curves, over: str = "") -> bool:
+    """Writes a PNG; False where there is no matplotlib, or nothing to show.
+
+    Args:
+        over: what the curves run over, evenly; without it, they have a logarithmic scale.
+    """
     promised = [figure for figure in figures if figure.ratio]
     if not promised and not curves:
         return False
@@ -31,7 +35,7 @@ def draw(file: Path, title: str, figures: Sequence[Figure], curves: Curves) -> b
     if promised:
         _draw_targets(axes[0], promised)
     if curves:
-        _draw_curves(axes[-1], curves)
+        _draw_curves(axes[-1], curves, over)
     canvas.savefig(file)
     return True
 
@@ -52,8 +56,11 @@ def _draw_targets(axes: Any, figures: Sequence[Figure]) -> None:
     axes.grid(axis="x", which="both", alpha=0.3)
 
 
-def _draw_curves(axes: Any, curves: Curves) -> None:
+def _draw_curves(axes: Any, curves: Curves, over: str) -> None:
     for label, points in curves.items():
-        axes.semilogx(*zip(*points, strict=True), marker="o", label=label)
-    axes.set(ylim=(0, None))
+        if over:
+            axes.plot(*zip(*points, strict=True), label=label)
+        else:
+            axes.semilogx(*zip(*points, strict=True), marker="o", label=label)
+    axes.set(ylim=(0, None), xlabel=over)
     axes.legend()

@@ -120,7 +120,7 @@ class Schedule:
         self._faults = self._all()
 
     def run(self, seconds: float, calm: float, ending: threading.Event) -> None:
-        """All of them within `seconds`, at least once each.
+        """All of them in about `seconds`, and at least once each.
 
         Args:
             calm: seconds between two, where there is the time.
@@ -129,8 +129,8 @@ class Schedule:
         each = min(LONGEST + calm, seconds / len(order))
         length = each * LONGEST / (LONGEST + calm)
         stop = time.monotonic() + seconds - each / 2
-        for fault in itertools.cycle(order):
-            if time.monotonic() > stop:
+        for number, fault in enumerate(itertools.cycle(order)):
+            if number >= len(order) and time.monotonic() > stop:
                 return
             with self._at_work(fault):
                 deadline = time.monotonic() + length

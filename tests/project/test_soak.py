@@ -30,7 +30,7 @@ def test_a_short_soak_finds_nothing_wrong(tmp_path):
     assert done.returncode == 0, done.stdout
     found = json.loads((tmp_path / "soak.json").read_text())
     assert found["bytes"] > 1_000_000
-    assert len(found["faults"]) > 40
+    assert len(found["faults"]) == 46
     assert found["changes"] > 0
     assert "wrong: 0" in done.stdout
     assert not (tmp_path / "mnt").exists()

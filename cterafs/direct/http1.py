@@ -20,6 +20,10 @@ from cterafs.model import Extent
 
 MAX_HEAD = 64 << 10
 """Bytes of status line and headers, or of one line in a chunked body. Servers commonly allow 8 to 16 KiB."""
+MAX_INTERIM = 16
+"""Answers before the one that counts: there is hardly ever one, and each of them starts the wait anew."""
+MAX_TRAILERS = 100
+"""Lines after the last chunk."""
 RECEIVE = 2048
 """Bytes asked for where a head is expected: whole heads, and little of the body, which would have to be copied."""
 MOST = 256 << 10
@@ -28,7 +32,7 @@ PAUSE = struct.pack("@ll", 0, 200_000)
 """0.2 s as a `struct timeval`: a call on a plain socket returns after so long, with what has come or without."""
 PIECE = 64 << 10
 """Bytes read at a time of a body whose size is not told."""
-FINAL = 200
+SWITCHING, FINAL = 101, 200
 
 
 class MalformedAnswer(Exception):
@@ -50,6 +54,11 @@ class Head:
     version: str
     status: int
     headers: dict[str, str]
+
+    @property
+    def interim(self) -> bool:
+        """Whether another one follows."""
+        return 100 <= self.status < FINAL and self.status != SWITCHING
 
     @property
     def reusable(self) -> bool:
@@ -140,9 +149,11 @@ class Connection:
         sent = time.monotonic()
         head = self._head(transfer)
         transfer.waited = time.monotonic() - sent
-        while 100 <= head.status < FINAL and head.status != 101:
+        for _ in range(MAX_INTERIM):
+            if not head.interim:
+                return head
             head = self._head(transfer)
-        return head
+        raise MalformedAnswer("one interim answer after the other")
 
     def body(self, head: Head, limit: int, transfer: Transfer) -> Body:
         """What follows the head, to be read before anything else.
@@ -277,11 +288,13 @@ class SizedBody(Body):
 
 
 class ChunkedBody(Body):
-    """`Transfer-Encoding: chunked`. `limit` bounds what it may come to."""
+    """`Transfer-Encoding: chunked`. `limit` bounds what it may come to. The lines that tell the chunks' sizes can carry
+    more than the chunks, so they are bounded as well."""
 
     def __init__(self, connection: Connection, head: Head, limit: int, transfer: Transfer) -> None:
         super().__init__(connection, head, None, transfer)
         self._limit = limit
+        self._lines = limit + MAX_HEAD  # bytes that they may come to
         self._left = 0  # of the chunk that is being read
         self._begun = self._ended = False
 
@@ -297,15 +310,21 @@ class ChunkedBody(Body):
     def _next_chunk(self) -> int:
         if self._begun and self._connection.line(self._transfer):
             raise MalformedAnswer("a chunk does not end where it should")
-        self._begun, self._left = True, parse_chunk_size(self._connection.line(self._transfer))
+        line = self._connection.line(self._transfer)
+        self._begun, self._left = True, parse_chunk_size(line)
         self._limit -= self._left
-        if self._limit < 0:
+        self._lines -= len(line)
+        if self._limit < 0 or self._lines < 0:
             raise Oversized("more bytes than a block can have")
         if not self._left:
-            while self._connection.line(self._transfer):
-                pass  # trailers
-            self._ended = True
+            self._ended = self._skip_trailers()
         return self._left
+
+    def _skip_trailers(self) -> bool:
+        for _ in range(MAX_TRAILERS):
+            if not self._connection.line(self._transfer):
+                return True
+        raise MalformedAnswer("more after the last chunk than there can be")
 
 
 class EndlessBody(Body):

@@ -18,7 +18,16 @@ from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSStream
 
 from cterafs.direct.addresses import Endpoint
-from cterafs.direct.http1 import CutShort, Head, MalformedAnswer, Oversized, parse_chunk_size, parse_head
+from cterafs.direct.http1 import (
+    MAX_INTERIM,
+    MAX_TRAILERS,
+    CutShort,
+    Head,
+    MalformedAnswer,
+    Oversized,
+    parse_chunk_size,
+    parse_head,
+)
 from cterafs.direct.proxies import Proxy, proxy_for
 
 CONNECTIONS = 256
@@ -65,10 +74,11 @@ class _Connection:
 
     async def head(self, patience: Patience) -> Head:
         """Status and headers, of a final answer."""
-        while True:
+        for _ in range(1 + MAX_INTERIM):
             head = parse_head(await self._until(b"\r\n\r\n", patience))
-            if not 100 <= head.status < 200 or head.status == 101:
+            if not head.interim:
                 return head
+        raise MalformedAnswer("one interim answer after the other")
 
     async def body(self, head: Head, limit: int, patience: Patience) -> tuple[bytearray, bool]:
         """All that follows, and whether the connection can be used again."""
@@ -112,16 +122,18 @@ class _Connection:
         return part
 
     async def _chunked(self, limit: int, patience: Patience) -> bytearray:
-        body = bytearray()
-        while size := parse_chunk_size(await self._until(b"\r\n", patience)):
-            if len(body) + size > limit:
+        body, lines = bytearray(), limit + MAX_HEAD
+        while size := parse_chunk_size(line := await self._until(b"\r\n", patience)):
+            lines -= len(line)
+            if len(body) + size > limit or lines < 0:
                 raise Oversized(f"more than {limit} bytes")
             body += await self._exactly(size, patience)
             if await self._until(b"\r\n", patience):
                 raise MalformedAnswer("a chunk does not end where it should")
-        while await self._until(b"\r\n", patience):
-            pass  # trailers
-        return body
+        for _ in range(MAX_TRAILERS):
+            if not await self._until(b"\r\n", patience):
+                return body
+        raise MalformedAnswer("more after the last chunk than there can be")
 
     async def _to_the_end(self, limit: int, patience: Patience) -> bytearray:
         try:

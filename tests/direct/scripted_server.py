@@ -1,6 +1,7 @@
 """An HTTP server on real sockets that does exactly what a test tells it to, however wrong."""
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -35,6 +36,10 @@ class Exchange:
         lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+    def gone(self, patience: float) -> bool:
+        """Whether the client goes away within so many seconds."""
+        return bool(select.select([self._sock], [], [], patience)[0])
 
     def hang(self) -> None:
         """Nothing more, until the client goes away or the server stops."""

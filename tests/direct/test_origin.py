@@ -170,6 +170,9 @@ async def test_all_framings(script: Callable[[Exchange], None]) -> None:
         (HEAD + CHUNKED + b"2\r\nabc\r\n", MalformedAnswer),
         (HEAD + b"Transfer-Encoding: zstd\r\n\r\n", MalformedAnswer),
         (HEAD + b"X: " + b"x" * 200_000, MalformedAnswer),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, MalformedAnswer),  # for ever, as far as anyone knows
+        (HEAD + CHUNKED + b"0\r\n" + b"T: 1\r\n" * 1000, MalformedAnswer),
+        (HEAD + CHUNKED + (b"1;" + b"x" * 10_000 + b"\r\na\r\n") * 100, Oversized),
     ],
 )
 async def test_nonsense_is_a_typed_error(answer: bytes, error: type[Exception]) -> None:
@@ -198,8 +201,9 @@ async def test_no_progress_is_a_timeout(sent: bytes) -> None:
 
 async def test_an_answer_that_never_comes_to_its_end_is_a_timeout_as_well() -> None:
     def script(exchange: Exchange) -> None:
-        while True:
-            exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        exchange.send(HEAD + b"Content-Length: %d\r\n\r\n" % LIMIT)
+        while not exchange.gone(0.01):
+            exchange.send(b"x")
 
     with ScriptedServer(script) as server, pytest.raises(TimeoutError):
         await get(origin(server.url), whole=0.2)

@@ -185,6 +185,9 @@ def test_all_framings(storage: Storage, script: Callable[[Exchange], None]) -> N
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nabc\r\n", errors.DownloadError),
         (HEAD + b"Transfer-Encoding: zstd\r\n\r\n", errors.DownloadError),
         (HEAD + b"X: " + b"x" * 100_000, errors.DownloadError),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, errors.DownloadError),  # for ever, as far as anyone knows
+        (HEAD + CHUNKED + b"0\r\n" + b"T: 1\r\n" * 1000, errors.DownloadError),
+        (HEAD + CHUNKED + (b"1;" + b"x" * 10_000 + b"\r\na\r\n") * 100, errors.BlockValidationException),
     ],
 )
 def test_nonsense_is_a_typed_error(storage: Storage, answer: bytes, error: type[errors.BlockError]) -> None:

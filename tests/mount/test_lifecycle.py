@@ -101,7 +101,7 @@ def test_a_signal_ends_it_cleanly(mount: Mount, number: int) -> None:
     check(mount)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.usefixtures("readers")
 def test_a_signal_ends_it_under_load(mount: Mount, number: int) -> None:
     mount.signal(number)

@@ -1,0 +1,44 @@
+"""The processes of a mount, from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from pathlib import Path
+
+from real_mount import DEADLINE
+
+
+def family(pid: int) -> list[int]:
+    """A process and all below it."""
+    found = [pid]
+    for parent in found:
+        with contextlib.suppress(FileNotFoundError):
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def threads(pid: int) -> int:
+    """Of all of them."""
+    return sum(len(list(Path(f"/proc/{each}/task").iterdir())) for each in family(pid))
+
+
+def memory(pid: int) -> int:
+    """Bytes that all of them take; what they share is counted once (Pss of proc_pid_smaps(5))."""
+    texts = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in family(pid)]
+    return sum(int(text.partition("\nPss:")[2].split()[0]) for text in texts) << 10
+
+
+class Ending:
+    """Waits for the end of processes that are somebody else's children."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self._handles = [os.pidfd_open(pid) for pid in pids]
+
+    def wait(self) -> None:
+        for handle in self._handles:
+            assert select.select([handle], [], [], DEADLINE)[0], "a process did not end"
+            os.close(handle)

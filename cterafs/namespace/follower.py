@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, NoReturn, Protocol, TypeVar
+from typing import Final, NamedTuple, NoReturn, Protocol, TypeVar
 
 import trio
 
@@ -30,13 +30,26 @@ log = logging.getLogger(__name__)
 MAX_RESULTS: Final = 2000  # entries in a page: what CTERA's own client asks for
 LONGPOLL_TIMEOUT: Final = 10.0  # seconds; likewise
 _LATE: Final = 5.0  # seconds beyond its time after which the answer of a long poll is missed
-_RETRY: Final = (1.0, 30.0)  # seconds between attempts, doubled each time: first and last
-_RETRY_REFUSED: Final = (60.0, 900.0)  # for what only a person can put right; a portal may lock out who tries often
 _IDLE_PAUSE: Final = 1.0  # a portal that answers a long poll at once, with nothing, is not asked more often than that
 _PACE: Final = 0.05  # between two listings: in a storm of changes, each page has its cost, and nobody sees 50 ms
 _PAGES_AHEAD: Final = 4  # fetched while others are applied; 2,000 entries take some 2 MB
 _PAGES_AT_ONCE: Final = 10  # in one transaction of the first import: the fewer, the less an index page is written anew
 _ASKED_AT_ONCE: Final = 20  # directories between two listings, so that asking does not hold up the news
+_LONGEST_REST: Final = 900.0  # seconds, whatever the portal asks for
+
+
+class _Backoff(NamedTuple):
+    """Seconds between attempts: the first, by what factor each is longer than the one before it, and the longest."""
+
+    first: float
+    factor: float
+    longest: float
+
+
+_RETRY: Final = _Backoff(1.0, 2.0, 30.0)
+# Of what only a person can put right, unless it is a hiccup of the directory behind the portal, which is over soon. A
+# portal may lock out who tries often: this is five attempts in half an hour.
+_RETRY_REFUSED: Final = _Backoff(5.0, 8.0, _LONGEST_REST)
 
 
 class Notifications(Protocol):
@@ -106,6 +119,7 @@ class Follower:
         self._longpoll_timeout: Final = longpoll_timeout
         self._limiter: Final = trio.CapacityLimiter(1)  # of its own: hung reads elsewhere never hold up the feed
         self._failures = 0
+        self._backoff = _RETRY
         self._state: FeedState = "catching-up" if tree.store.imported else "importing"
         self._since = time.time()
         self._last_event_at: float | None = None
@@ -336,16 +350,18 @@ class Follower:
         self._enter("offline")
         await trio.sleep_forever()
 
-    async def _rest(self, error: Exception, delays: tuple[float, float]) -> None:
-        """Offline for a while: longer each time, and never in step with other mounts."""
+    async def _rest(self, error: errors.CteraError, backoff: _Backoff) -> None:
+        """Offline for a while: longer each time, or as the portal asks for, and never in step with other mounts."""
         if self.error is None:
             log.warning("not following the portal for now: %s", _one_line(error))
         self.error = error
         self._enter("offline")
-        first, last = delays
-        delay = min(last, first * 2 ** min(self._failures, 10))
+        if backoff is not self._backoff:  # it fails in another way now, as a portal that starts again does
+            self._backoff, self._failures = backoff, 0
+        delay = min(backoff.longest, backoff.first * backoff.factor ** min(self._failures, 10))
+        delay *= random.uniform(0.5, 1.0)  # noqa: S311  # nothing is kept secret by it
         self._failures += 1
-        await trio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # nothing is kept secret by it
+        await trio.sleep(max(delay, min(error.retry_after or 0.0, _LONGEST_REST)))
 
 
 def _drain(

@@ -90,8 +90,35 @@ async def test_wrong_credentials_are_not_tried_often(setting: Setting, autojump_
         assert isinstance(follower.error, errors.AuthenticationError)
         assert not follower.imported.is_set()
     pauses = [later - earlier for earlier, later in itertools.pairwise(setting.portal.times("list"))]
-    assert all(30 <= pause <= 900 for pause in pauses)
-    assert pauses[-1] > 200
+    assert pauses[0] <= 5, "it may have been a hiccup"
+    assert all(20 <= pause <= 900 for pause in pauses[1:])
+    assert sum(pauses) >= 600, "nor five times in ten minutes, for which accounts are locked"
+    assert pauses[-1] > 400
+
+
+async def test_a_portal_that_starts_again_is_not_waited_for_as_one_that_refuses(
+    setting: Setting, autojump_clock: MockClock
+) -> None:
+    setting.portal.pages = [[folder("r", "Docs")]]
+    async with setting.following() as follower:
+        await live(follower)
+        setting.portal.failures = [errors.PortalConnectionError("no route to portal") for _ in range(8)]
+        setting.portal.failures += [errors.AuthenticationError("no directory yet")]
+        await eventually(lambda: isinstance(follower.error, errors.AuthenticationError))
+        refused_at = trio.current_time()
+        await live(follower)
+        assert trio.current_time() - refused_at <= 6
+
+
+async def test_waits_for_as_long_as_the_portal_asks_for(setting: Setting, autojump_clock: MockClock) -> None:
+    setting.portal.pages = [[folder("r", "Docs")]]
+    for asked, least, most in ((100.0, 100, 102), (10.0**6, 900, 902)):
+        setting.portal.failures = [errors.PortalUnavailable("restarting", asked) for _ in ("folders", "list")]
+        async with setting.following() as follower:
+            await eventually(lambda: follower.status.state == "offline")
+            began = trio.current_time()
+            await live(follower)
+            assert least <= trio.current_time() - began <= most
 
 
 async def test_refused_credentials_are_tried_once_a_time(setting: Setting, autojump_clock: MockClock) -> None:

@@ -186,6 +186,7 @@ class Origin:
         """
         request = f"GET {self._prefix}{target} HTTP/1.1\r\n{self._headers}\r\n".encode("ascii")
         patience = Patience(each, whole)
+        connection = None
         with patience.scope:
             async with self._free:
                 while connection := await self._reuse():
@@ -196,6 +197,8 @@ class Origin:
                             raise
                         # the server had closed it meanwhile, which is no failure
                 return await self._exchange(await self._connect(patience), request, limit, patience)
+        if connection is not None and not connection.received:
+            await self.aclose()  # a network that came back without its connections: the others that were kept are dead
         raise TimeoutError("no answer in time")
 
     async def _exchange(

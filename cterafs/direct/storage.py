@@ -198,6 +198,10 @@ class Storage:
                 if transfer.received > before:
                     raise
                 # the server had closed it meanwhile, which is no failure
+            except TimeoutError:
+                if transfer.received == before:
+                    self._forget(target.endpoint)
+                raise
         return self._converse(self._connect(target.endpoint, transfer), target, want, transfer)
 
     def _converse(
@@ -271,6 +275,11 @@ class Storage:
                     del self._idle[connection]
                     return connection
         return None
+
+    def _forget(self, endpoint: Endpoint) -> None:
+        """The network came back without its connections: the others that were kept are dead as well."""
+        while connection := self._take(endpoint):
+            connection.close()
 
     def _keep(self, connection: Connection, endpoint: Endpoint) -> None:
         connection.idle_since = time.monotonic()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, NamedTuple, NoReturn, Protocol, TypeVar
+from typing import Final, NoReturn, Protocol, TypeVar
 
 import trio
 
 from cterafs import errors
 from cterafs.model import Change, Cursor, Event, FolderInfo, Page
+from cterafs.namespace.backoff import Backoff
 from cterafs.namespace.disk import DamagedDatabase
 from cterafs.namespace.schema import IDLE
 from cterafs.namespace.status import FeedState, FeedStatus
@@ -35,21 +35,6 @@ _PACE: Final = 0.05  # between two listings: in a storm of changes, each page ha
 _PAGES_AHEAD: Final = 4  # fetched while others are applied; 2,000 entries take some 2 MB
 _PAGES_AT_ONCE: Final = 10  # in one transaction of the first import: the fewer, the less an index page is written anew
 _ASKED_AT_ONCE: Final = 20  # directories between two listings, so that asking does not hold up the news
-_LONGEST_REST: Final = 900.0  # seconds, whatever the portal asks for
-
-
-class _Backoff(NamedTuple):
-    """Seconds between attempts: the first, by what factor each is longer than the one before it, and the longest."""
-
-    first: float
-    factor: float
-    longest: float
-
-
-_RETRY: Final = _Backoff(1.0, 2.0, 30.0)
-# Of what only a person can put right, unless it is a hiccup of the directory behind the portal, which is over soon. A
-# portal may lock out who tries often: this is five attempts in half an hour.
-_RETRY_REFUSED: Final = _Backoff(5.0, 8.0, _LONGEST_REST)
 
 
 class Notifications(Protocol):
@@ -118,8 +103,7 @@ class Follower:
         self._folders: Final = folders
         self._longpoll_timeout: Final = longpoll_timeout
         self._limiter: Final = trio.CapacityLimiter(1)  # of its own: hung reads elsewhere never hold up the feed
-        self._failures = 0
-        self._backoff = _RETRY
+        self._backoff: Final = Backoff()
         self._state: FeedState = "catching-up" if tree.store.imported else "importing"
         self._since = time.time()
         self._last_event_at: float | None = None
@@ -155,9 +139,9 @@ class Follower:
             except errors.CursorRejectedError as error:
                 log.warning("the portal no longer accepts the cursor; listing again: %s", error)
                 self._begin_again = True
-                await self._rest(error, _RETRY)
+                await self._rest(error)
             except errors.PortalError as error:
-                await self._rest(error, _RETRY if error.retryable else _RETRY_REFUSED)
+                await self._rest(error, refused=not error.retryable)
             except DamagedDatabase as error:
                 if error.database == self._tree.store.database:
                     await self._give_up(error)
@@ -165,9 +149,9 @@ class Follower:
                 self._begin_again = True
             except errors.StateError as error:  # the disk: nothing was changed, and it may have room again
                 await trio.lowlevel.checkpoint_if_cancelled()  # then it was only interrupted
-                await self._rest(error, _RETRY)
+                await self._rest(error)
             except OSError as error:  # the system has no descriptor or no memory left for us, which may pass
-                await self._rest(error, _RETRY)
+                await self._rest(error)
 
     # -- the cycle
 
@@ -186,7 +170,8 @@ class Follower:
             if await self._ask():
                 continue
             await self._sweep()
-            self._current_at, self._failures = time.time(), 0
+            self._current_at = time.time()
+            self._backoff.succeeded()
             self._enter("live")
             await self._wait_for_changes()
             promised = True
@@ -196,8 +181,8 @@ class Follower:
         store = self._tree.store
         cursor, relist = await self._in_thread(lambda: (store.cursor, store.relist))
         listing = not self.imported.is_set() or relist != IDLE
-        if listing or self._state == "offline":
-            self._enter("catching-up" if self.imported.is_set() else "importing")
+        if listing and self._state != "offline":
+            self._begin_catching_up()
         self._listed_at = trio.current_time()
         applied = 0
         failure: Exception | None = None
@@ -209,6 +194,8 @@ class Follower:
                 pages, failure = _drain(first, receive, 1 if self.imported.is_set() else _PAGES_AT_ONCE)
                 try:
                     applied += await self._take(pages, listing=listing) if pages else 0
+                    if pages and self._state == "offline":  # and no earlier: it may fail again
+                        self._begin_catching_up()
                 except errors.StateError as error:
                     failure = error
                 if failure is not None:
@@ -229,7 +216,7 @@ class Follower:
                     await send.send(page)
                     cursor, more = page.cursor, page.has_more
                     if more and self._state == "live":
-                        self._enter("catching-up")
+                        self._begin_catching_up()
             except OSError as error:
                 await send.send(error)
 
@@ -268,7 +255,7 @@ class Follower:
             asked = trio.current_time()
             there_are = await self._feed.changes(cursor, timeout=self._longpoll_timeout, folders=self._selection)
             self._heard()
-            self._failures = 0
+            self._backoff.succeeded()
             if there_are:
                 await trio.sleep(max(0.0, self._listed_at + _PACE - trio.current_time()))
                 return
@@ -338,6 +325,9 @@ class Follower:
         if state != "offline":
             self.error = None
 
+    def _begin_catching_up(self) -> None:
+        self._enter("catching-up" if self.imported.is_set() else "importing")
+
     def _heard(self) -> None:
         self._last_contact_at = time.time()
 
@@ -350,18 +340,13 @@ class Follower:
         self._enter("offline")
         await trio.sleep_forever()
 
-    async def _rest(self, error: errors.CteraError, backoff: _Backoff) -> None:
-        """Offline for a while: longer each time, or as the portal asks for, and never in step with other mounts."""
+    async def _rest(self, error: OSError, *, refused: bool = False) -> None:
+        """Offline for a while."""
         if self.error is None:
             log.warning("not following the portal for now: %s", _one_line(error))
         self.error = error
         self._enter("offline")
-        if backoff is not self._backoff:  # it fails in another way now, as a portal that starts again does
-            self._backoff, self._failures = backoff, 0
-        delay = min(backoff.longest, backoff.first * backoff.factor ** min(self._failures, 10))
-        delay *= random.uniform(0.5, 1.0)  # noqa: S311  # nothing is kept secret by it
-        self._failures += 1
-        await trio.sleep(max(delay, min(error.retry_after or 0.0, _LONGEST_REST)))
+        await trio.sleep(self._backoff.failed(error, refused=refused))
 
 
 def _drain(

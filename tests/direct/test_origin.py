@@ -6,6 +6,7 @@ import base64
 import select
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -197,6 +198,29 @@ async def test_no_progress_is_a_timeout(sent: bytes) -> None:
         with pytest.raises(TimeoutError):
             await get(origin(server.url), each=0.1)
         assert server.abandoned.acquire(timeout=10)  # nothing is left of it
+
+
+async def test_of_many_connections_that_went_silent_only_one_is_waited_for() -> None:
+    together = threading.Barrier(4)
+
+    def script(exchange: Exchange) -> None:
+        if len(server.exchanges) > together.parties and exchange.connection <= together.parties:
+            exchange.hang()
+            return
+        if exchange.connection <= together.parties:
+            together.wait(10)
+        exchange.answer(BODY)
+
+    with ScriptedServer(script) as server:
+        asked = origin(server.url)
+        async with anyio.create_task_group() as group:
+            for _ in range(together.parties):
+                group.start_soon(get, asked)
+        with pytest.raises(TimeoutError):
+            await get(asked, each=0.1)
+        assert await get(asked) == BODY
+        assert server.connections == together.parties + 1
+        await asked.aclose()
 
 
 async def test_an_answer_that_never_comes_to_its_end_is_a_timeout_as_well() -> None:

@@ -13,7 +13,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,11 @@ DEADLINE = 60.0
 
 
 class Mount:
-    """One mountpoint with its configuration; `start` and `stop` it as a user would."""
+    """One mountpoint with its configuration; `start` and `stop` it as a user would.
+
+    Attributes:
+        prefix: a command that runs ours, in surroundings of its own.
+    """
 
     def __init__(self, portal: EmbeddedPortal, home: Path, **options: object) -> None:
         self.portal = portal
@@ -35,6 +39,7 @@ class Mount:
         self.path.mkdir(parents=True)
         self.config = home / "config.toml"
         self.pid = 0
+        self.prefix: Sequence[str] = ()
         self.configure(**options)
 
     def configure(self, **options: object) -> None:
@@ -68,7 +73,12 @@ class Mount:
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs a cterafs command to its end."""
         return subprocess.run(
-            [*CTERAFS, *arguments], check=check, timeout=DEADLINE, capture_output=True, text=True, env=self.environment
+            [*self.prefix, *CTERAFS, *arguments],
+            check=check,
+            timeout=DEADLINE,
+            capture_output=True,
+            text=True,
+            env=self.environment,
         )
 
     @property

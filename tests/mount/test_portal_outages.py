@@ -41,7 +41,7 @@ def test_away_for_a_while_and_back(portal: EmbeddedPortal, mount: Mount) -> None
     begin(mount)
     portal.stop()
     status = wait_for_state(mount, "offline")
-    assert "cannot connect to the portal" in status["reason"]
+    assert "the portal" in status["reason"]
     portal.namespace.create(portal.namespace.find("Folder"), "new", b"new")
     portal.namespace.delete(portal.namespace.find("Folder/fresh 5"))
     portal.namespace.rename(portal.namespace.find("Folder/fresh 6"), "renamed")

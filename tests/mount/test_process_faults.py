@@ -110,14 +110,16 @@ def test_stopped_and_continued_it_goes_on(mount: Mount, folder: Path) -> None:
 
 
 CANCELLED = """
-import os, signal, sys
-folder, count, at_once = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-readers = []
+import mmap, os, signal, sys
+file, count, at_once = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+readers, size = [], os.stat(file).st_size
 for number in range(count):
     pid = os.fork()
     if not pid:
-        file = os.open(f"{folder}/{number % 8}", os.O_RDONLY | (os.O_DIRECT if number % 3 == 0 else 0))
-        os.read(file, 128 << 10) if number % 3 else os.preadv(file, [__import__("mmap").mmap(-1, 4096)], 0)
+        reading = os.open(file, os.O_RDONLY | (os.O_DIRECT if number % 2 else 0))
+        offset = number * 7_000_003 % size // 4096 * 4096
+        for _ in range(20):
+            offset += os.preadv(reading, [mmap.mmap(-1, 128 << 10)], offset)
         os._exit(0)
     readers.append(pid)
     if len(readers) == at_once:
@@ -134,11 +136,13 @@ def test_a_thousand_cancelled_reads_leave_nothing(mount: Mount, portal: Embedded
     block = MEMORY // 2  # under way it needs all of the memory, so that no other read may hold any of it
     large = Encoding(block_size=block, codec=Codec.NONE, encrypted=False)
     portal.namespace.create(portal.namespace.find("Folder"), "large", bytes(block), encoding=large)
+    many = Encoding(block_size=MIB // 8, codec=Codec.NONE, encrypted=False)
+    portal.namespace.create(portal.namespace.find("Folder"), "many blocks", CONTENT * 32, encoding=many)
     mount.configure(cache_memory=f"{MEMORY}", direct_timeout="5s")
     mount.start()
     tasks, before = mount.status()["tasks"], threads(mount.pid)
-    portal.faults.plan = FaultPlan([Delay(kind="block", seconds=0.5)])
-    subprocess.run([sys.executable, "-c", CANCELLED, folder, "1000", f"{AT_ONCE}"], check=True)
+    portal.faults.plan = FaultPlan([Delay(kind="block", seconds=0.03)])
+    subprocess.run([sys.executable, "-c", CANCELLED, folder / "many blocks", "1000", f"{AT_ONCE}"], check=True)
     portal.faults.plan = None
     assert (folder / "large").read_bytes() == bytes(block)
     status = mount.status()

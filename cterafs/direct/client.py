@@ -273,7 +273,7 @@ class DirectIO:
                 try:
                     return await to_thread.run_sync(download, transfer, abandon_on_cancel=True, limiter=self._threads)
                 finally:
-                    if transfer.received:
+                    if transfer.got_on:
                         patience.progressed(transfer.idle())
         except errors.BlockError:
             raise

@@ -62,7 +62,7 @@ class Landing:
     def advance(self, count: int) -> None:
         """The next `count` bytes of the buffer are there."""
         self.filled += count
-        if self.filled >= self.awaited:
+        if self.awaited <= self.filled < self.block.length:
             self._notify()
 
     def replace(self, plain: bytes) -> None:
@@ -98,9 +98,12 @@ class Landing:
         self._notify()
 
     def part(self, start: int, stop: int) -> memoryview | None:
-        """Bytes of the block, if they are there: another attempt may take them back at any moment."""
+        """Bytes of the block, if they are there: another attempt may take them back at any moment.
+
+        The last of them are not before all of it was verified.
+        """
         plain, view = self._plain, self._view
-        if self.filled < stop:
+        if self.filled < stop or (stop == self.block.length and not self.complete):
             return None
         if plain is not None:
             return memoryview(plain)[start:stop]

@@ -34,6 +34,11 @@ class Transfer:
         self._aborted = False
         self._lock = threading.Lock()
 
+    @property
+    def got_on(self) -> bool:
+        """Whether it ever did."""
+        return self._counted > 0
+
     def idle(self) -> float:
         """Seconds since it last got on."""
         return time.monotonic() - self._since

@@ -18,3 +18,16 @@ def test_another_attempt_takes_back_what_was_there_but_not_what_is_in_use() -> N
     assert landing.part(0, 2) == part == b"ab"
     landing.start()
     assert landing.part(0, 2) is None
+
+
+def test_its_end_is_not_there_before_it_was_verified() -> None:
+    told = []
+    landing = Landing(BlockInfo(1, 1, 0, 4), tell=lambda: told.append(landing.complete))
+    landing.awaited = 4
+    landing.start()[:] = b"abcd"
+    landing.advance(4)
+    assert landing.part(0, 3) == b"abc"
+    assert landing.part(0, 4) is landing.part(3, 4) is None
+    landing.finish()
+    assert landing.part(0, 4) == b"abcd"
+    assert told == [True]

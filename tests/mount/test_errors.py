@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from cterafs.demo.encoder import Codec, Encoding
+from cterafs.demo.faultplan import FaultPlan
+from cterafs.demo.injections import AnyRule, Drip, Length, Redirect, Stall, Status, Truncate
 from cterafs.demo.objects import Item
 from cterafs.demo.server import EmbeddedPortal
 
@@ -42,7 +44,7 @@ def broken(mount: Mount, item: Item) -> Iterator[Callable[[], int]]:
         return 0
 
     yield read
-    mount.portal.faults.portal = mount.portal.faults.storage = None
+    mount.portal.faults.portal = mount.portal.faults.storage = mount.portal.faults.plan = None
     item.directio_status = None
     assert (mount.path / "Folder/file").read_bytes() == CONTENT
 
@@ -82,6 +84,41 @@ def test_no_blocks(broken: Callable[[], int], portal: EmbeddedPortal) -> None:
 def test_storages_answer(broken: Callable[[], int], portal: EmbeddedPortal, status: int) -> None:
     portal.faults.storage = lambda kind, request: Response(status_code=status)
     assert broken() == errno.EIO
+
+
+@pytest.mark.parametrize(
+    ("rule", "code", "attempts"),
+    [
+        (Status(kind="block", status=404), errno.ESTALE, 2),
+        (Status(kind="block", status=429, retry_after=3600), errno.EIO, 1),
+        (Redirect(kind="block", location="http://169.254.169.254/latest/meta-data"), errno.EIO, 1),
+        (Redirect(kind="block", location="file:///etc/passwd"), errno.EIO, 1),
+        (Truncate(kind="block", after=0), errno.ENETRESET, 5),
+        (Length(kind="block", by=1), errno.ENETRESET, 5),
+        (Stall(kind="block", after=0), errno.ETIMEDOUT, 3),
+        (Drip(kind="block", rate=100), errno.ETIMEDOUT, 3),
+    ],
+    ids=lambda rule: getattr(rule, "label", None),
+)
+def test_storage_that_does_not_get_better(
+    broken: Callable[[], int], portal: EmbeddedPortal, rule: AnyRule, code: int, attempts: int
+) -> None:
+    """The kernel repeats a failed read: storage is not asked again for it."""
+    before = portal.faults.requests["block"]
+    portal.faults.plan = FaultPlan([rule])
+    assert broken() == code
+    assert portal.faults.requests["block"] - before <= attempts
+
+
+def test_storage_that_is_not_there(broken: Callable[[], int], mount: Mount, portal: EmbeddedPortal) -> None:
+    with (mount.path / "Folder/file").open("rb") as file:
+        file.seek(150_000)
+        assert file.read(1) == CONTENT[150_000:150_001]  # the list of blocks is known now
+    portal.stop()
+    try:
+        assert broken() == errno.ENETRESET
+    finally:
+        portal.start()
 
 
 @pytest.mark.parametrize("body", [b"", b"garbage" * 1000, CONTENT[:100_000], b"\0" * 100_033])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import subprocess
@@ -17,6 +16,7 @@ from starlette.responses import Response
 
 from cterafs import control
 from cterafs.demo.encoder import Codec, Encoding
+from cterafs.demo.replies import Answer, Dripping, Stalled, gone
 from cterafs.demo.server import EmbeddedPortal
 
 HUNG = 40
@@ -25,7 +25,10 @@ PLAIN = Encoding(block_size=100_000, codec=Codec.NONE, encrypted=False)
 
 
 class Gate:
-    """Storage that does not answer for some versions, and tells how many of them were asked for."""
+    """Storage that hangs for some versions, and tells how many of them were asked for.
+
+    Of three, one is never answered, one gets the beginning of a block, and one a few bytes every second.
+    """
 
     def __init__(self, portal: EmbeddedPortal) -> None:
         self.shut: set[int] = set()
@@ -39,8 +42,15 @@ class Gate:
             with self._changed:
                 self._asked.add(serial)
                 self._changed.notify_all()
-            await asyncio.Event().wait()
+            return await self._hang(serial % 3, request)
         return None
+
+    async def _hang(self, way: int, request: Request) -> Response | None:
+        if way == 0:
+            await gone(request.receive)
+        if way == 1:
+            return Stalled(Answer(200, (), CONTENT[:2000]), announced=100_000)
+        return Dripping(Answer(200, (), CONTENT[:100_000]), rate=10)
 
     def wait_until_all_hang(self) -> None:
         with self._changed:

@@ -1,0 +1,89 @@
+"""What goes wrong between storage and a mount, and passes: the read that met it does not notice."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+from pathlib import Path
+
+import pytest
+from real_mount import Mount
+
+from cterafs.demo.encoder import Codec, Encoding
+from cterafs.demo.faultplan import FaultPlan
+from cterafs.demo.injections import (
+    AnyRule,
+    ContentType,
+    Corrupt,
+    Drip,
+    Drop,
+    Hang,
+    Length,
+    Resize,
+    Stall,
+    Status,
+    Swap,
+    Truncate,
+)
+from cterafs.demo.server import EmbeddedPortal
+
+BLOCK = 64 << 10
+BLOCKS = 4
+CONTENT = random.Random(12).randbytes(BLOCK * BLOCKS)
+
+REFUSALS: list[AnyRule] = [
+    Status(kind="block", status=403, first=1),
+    Status(kind="block", status=404, first=1),
+    Status(kind="block", status=429, retry_after=1, first=1),
+    Status(kind="block", status=500, first=2),
+    Status(kind="block", status=503, retry_after=1, first=1),
+    Drop(kind="block", first=2),
+    Drip(kind="block", rate=300_000, first=2),
+    Hang(kind="block", first=1),
+    Stall(kind="block", first=1),
+    Stall(kind="block", after=BLOCK - 1, first=1),
+]
+BAD_BODIES: list[AnyRule] = [
+    Truncate(kind="block", first=2),
+    Corrupt(kind="block", first=2),
+    Swap(kind="block", first=3),
+    Resize(kind="block", by=-1, first=2),
+    Resize(kind="block", by=1, first=2),
+    Resize(kind="block", by=BLOCK, first=2),
+    Length(kind="block", by=1, first=2),
+    Length(kind="block", by=-1, first=2),
+    Length(kind="block", by=-BLOCK, first=2),
+    ContentType(kind="block", content_type="text/html"),
+]
+
+
+def read_past_the_page_cache(file: Path) -> bytes:
+    """All of it at once: every block is read to its end, and so no byte of it before it was verified."""
+    buffer = mmap.mmap(-1, len(CONTENT))
+    opened = os.open(file, os.O_RDONLY | os.O_DIRECT)
+    try:
+        return buffer[: os.preadv(opened, [buffer], 0)]
+    finally:
+        os.close(opened)
+
+
+@pytest.mark.parametrize(
+    ("rules", "codec"),
+    [(REFUSALS, Codec.NONE), (BAD_BODIES, Codec.NONE), (BAD_BODIES, Codec.GZIP), (BAD_BODIES, Codec.SNAPPY)],
+)
+def test_what_passes_is_made_good(mount: Mount, portal: EmbeddedPortal, rules: list[AnyRule], codec: Codec) -> None:
+    """Every fault in turn, at the first attempts: with a checksum, all of them show."""
+    portal.store.checksums = True
+    mount.configure(direct_timeout="6s")
+    folder = portal.namespace.create_folder("Folder")
+    encoding = Encoding(block_size=BLOCK, codec=codec, encrypted=codec is not Codec.NONE)
+    mount.start()
+    for number, rule in enumerate(rules):
+        portal.namespace.create(folder, f"{number}", CONTENT, encoding=encoding)
+        mount.settle()
+        portal.faults.plan = FaultPlan([rule], seed=number)
+        assert read_past_the_page_cache(mount.path / "Folder" / f"{number}") == CONTENT, rule
+        assert portal.faults.plan.injected[rule.label], rule
+    assert mount.status()["errors"] == {}
+    assert mount.complaints() == []

@@ -211,10 +211,12 @@ BLOCKS = tuple(
         (LZ4, None),
     )
 )
+HUGE_FRAME = stored(PLAIN, FRAMED[:16] + b"\x7f\xff\xff\xff" + bytes(140_000), Compression.SNAPPY)
+"""Announces more than any block may have, and goes on for longer than is looked at at a time."""
 MAGIC = (b"\x1f\x8b\x08\0", b"\x82SNAPPY\0", b"\x04\x22\x4d\x18", b"\0\0\0\0", b"\xff\xff\xff\x7f")
 
 TARGETS = (
-    Target("block", block, BLOCKS, (), MAGIC),
+    Target("block", block, (*BLOCKS, HUGE_FRAME), (), MAGIC),
     Target("block_part", block_part, BLOCKS, (errors.BlockError,)),
     Target(
         "wrapped_key",

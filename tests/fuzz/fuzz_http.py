@@ -124,6 +124,7 @@ WORDS = (
     b"Content-Length: ",
     b"Transfer-Encoding: chunked\r\n",
     b"ffffffffffffff\r\n",
+    b"Content-Length: " + b"9" * 5000 + b"\r\n",
     b"0\r\n",
 )
 

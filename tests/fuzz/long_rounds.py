@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import sys
 import time
 import traceback
@@ -91,6 +92,7 @@ def main() -> int:
     unknown = set(args.targets) - set(TARGETS)
     if unknown:
         parser.error(f"unknown target {unknown.pop()}; known are {', '.join(TARGETS)}")
+    logging.disable()  # a damaged index is warned of, a thousand times a minute
     chosen = [TARGETS[name] for name in args.targets or TARGETS]
     with traced():
         if args.input is not None:

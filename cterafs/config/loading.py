@@ -30,9 +30,6 @@ _ALTERNATIVES = (
     ("direct.access_key_id", "direct.bearer"),
 )
 
-# Whoever can change a file with one of these decides what we run, or what we take for a secret.
-_DELEGATING = frozenset(name for group in _ALTERNATIVES for name in group if name.endswith(("_file", "_command")))
-
 # What mount(8), mount.fuse and systemd pass on, with no meaning for us. `rw` and `suid`, `dev` are there because they
 # add them by themselves; the mount is read-only, nosuid and nodev all the same.
 _IGNORED_WORDS = re.compile(
@@ -147,8 +144,7 @@ def _from_file(file: Path, home: Path) -> Values:
     _refuse_contradictions(layer, f"{file}: ")
     if any(OPTIONS[name].is_secret and value is not None for name, value in layer.items()):
         trust.refuse_readable(file, info)
-        trust.refuse_writable(file, info)
-    if any(name in _DELEGATING and value for name, value in layer.items()):
+    if layer:  # who can change it decides what we run, where secrets are sent, what is written where, and who reads
         trust.refuse_writable(file, info)
     return layer
 

@@ -20,6 +20,8 @@ FolderRef: TypeAlias = int | str | FolderInfo
 
 # The SDK's page. Portals may answer fewer, so the next page starts after what came.
 _PAGE = 50
+# More than any portal has; they take 30 MB here.
+_MOST = 100_000
 
 
 class Folders:
@@ -101,7 +103,7 @@ class Folders:
             folders |= {folder.folder_id: folder for folder in map(_folder, objects) if folder is not None}
             if not has_more:
                 return list(folders.values())
-            if len(folders) == known:
+            if len(folders) == known or len(folders) > _MOST:
                 raise ProtocolError("the portal's list of cloud folders does not end")
             start += len(objects)
 

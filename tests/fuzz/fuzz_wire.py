@@ -12,7 +12,7 @@ from cterafs.direct import addresses, api, presigned, wire
 from cterafs.direct.checksums import Checksums
 from cterafs.direct.retry import retry_after
 from cterafs.model import Event, Extent
-from cterafs.portal import transport, xmlgrammar
+from cterafs.portal import folders, transport, xmlgrammar
 from cterafs.portal import wire as portal_wire
 from cterafs.portal.cookies import Cookies
 
@@ -57,6 +57,17 @@ XML = (
     b"<list><obj/><obj class='Folder'><att id='name'/></obj></list>",
     b"<val>&lt;8.3.3100.11&gt;</val>",
     '<?xml version="1.0" encoding="UTF-8"?><val>\u00e4</val>'.encode(),
+)
+FOLDERS = xmlgrammar.serialise(
+    xmlgrammar.XmlObject(
+        {
+            "hasMore": "true",
+            "objects": [
+                xmlgrammar.XmlObject({"name": "Sales", "uid": "12", "owner": "objs/21/tenant/ADUser/bob/example.com"}),
+                xmlgrammar.XmlObject({"name": "Plain", "uid": "14"}),
+            ],
+        }
+    )
 )
 WORDS = (
     b"null",
@@ -122,6 +133,13 @@ def xml(data: bytes) -> None:
     assert xmlgrammar.parse(xmlgrammar.serialise(value)) == value
 
 
+def cloud_folders(data: bytes) -> None:
+    listed, _ = folders._page(xmlgrammar.parse(data))
+    for found in filter(None, map(folders._folder, listed)):
+        assert found.folder_id in INT64
+        assert found.name
+
+
 def compressed_answer(data: bytes) -> None:
     try:
         one = transport._decoded(data, "gzip")
@@ -180,6 +198,7 @@ TARGETS = (
         (errors.ProtocolError, ValueError),
         (b"<!DOCTYPE x>", b"&amp;", b"&#0;", b"<obj>", b"<att id='a'>"),
     ),
+    Target("cloud_folders", cloud_folders, (FOLDERS,), (errors.ProtocolError,), (b"<list>", b"/", b"</val>")),
     Target("compressed_answer", compressed_answer, (gzip.compress(PAGE), b""), (), (b"\x1f\x8b\x08",)),
     Target(
         "address", address, URLS, (addresses.Refused,), (b"//", b"@", b":0", b"[", b"]", b"file:", b"\xc3\xa4", b"..")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from cterafs import Portal
 from cterafs.errors import ObjectNotFoundException, PortalUnavailable, ProtocolError
 from cterafs.model import FolderInfo
+from cterafs.portal import folders
 from cterafs.portal.xmlgrammar import Value, XmlObject, parse, serialise
 
 pytestmark = pytest.mark.anyio
@@ -77,6 +79,22 @@ async def test_a_list_that_does_not_end(portal_server: Any, reply: Any, portal: 
     portal_server.on("/api/cloudDrives", reply(200, body))
     with pytest.raises(ProtocolError, match="does not end"):
         await portal.folders.all()
+
+
+async def test_a_list_that_is_always_another_one(
+    portal_server: Any, reply: Any, portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No portal has so many, and they are kept in memory."""
+    monkeypatch.setattr(folders, "_MOST", 100)
+    numbers = itertools.count()
+
+    def another(_: Any) -> Any:
+        return reply(200, answer(folder(name="a", uid=str(next(numbers))), has_more="true"))
+
+    portal_server.on("/api/cloudDrives", another)
+    with pytest.raises(ProtocolError, match="does not end"):
+        await portal.folders.all()
+    assert next(numbers) == 101
 
 
 @pytest.mark.parametrize("body", [b"", b"<val>x</val>", b"<list/>", b"<html/>"])

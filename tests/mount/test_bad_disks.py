@@ -1,0 +1,163 @@
+"""The disk of the state, or of the cache, is full, fails or hangs: what is known is served, and no byte is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from known_tree import CONTENT, FRESH, begin, error_of_reading, fill, fresh, goes_on, status_of, wait_for_state
+from real_mount import Mount, finish
+from small_disk import SmallDisk
+from starlette.responses import Response
+
+from cterafs.demo.server import EmbeddedPortal
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with SmallDisk(tmp_path) as disk:
+        yield disk
+
+
+@pytest.fixture(autouse=True)
+def files(portal: EmbeddedPortal) -> None:
+    fill(portal)
+
+
+def mount_on(portal: EmbeddedPortal, home: Path, **options: object) -> Iterator[Mount]:
+    mount = Mount(portal, home, **options)
+    yield mount
+    finish(mount)
+
+
+@pytest.fixture
+def stateful(portal: EmbeddedPortal, tmp_path: Path, disk: SmallDisk) -> Iterator[Mount]:
+    """A mount whose state is on the disk."""
+    yield from mount_on(
+        portal, tmp_path / "home", state_directory=str(disk.path / "state"), log_file=str(tmp_path / "log")
+    )
+
+
+@pytest.fixture
+def caching(portal: EmbeddedPortal, tmp_path: Path, disk: SmallDisk) -> Iterator[Mount]:
+    """A mount whose blocks are on the disk."""
+    yield from mount_on(
+        portal, tmp_path / "home", cache_disk="1GiB", cache_keep_free="0", cache_directory=str(disk.path / "cache")
+    )
+
+
+def tell_much(portal: EmbeddedPortal) -> None:
+    """More than there is room for in what SQLite has allocated already."""
+    folder = portal.namespace.mkdir(portal.namespace.find("Folder"), "much")
+    for number in range(4000):
+        portal.namespace.create(folder, f"{number} {'n' * 200}")
+
+
+def all_is_right(mount: Mount) -> None:
+    assert [error_of_reading(fresh(mount, number)) for number in range(FRESH)] == [0] * FRESH
+
+
+def test_a_full_disk_under_the_state(portal: EmbeddedPortal, stateful: Mount, disk: SmallDisk) -> None:
+    begin(stateful)
+    with disk.full():
+        tell_much(portal)
+        assert "full" in wait_for_state(stateful, "offline")["reason"]
+        goes_on(stateful)
+        assert error_of_reading(fresh(stateful, 1)) == 0
+    stateful.settle()
+    wait_for_state(stateful, "live")
+    assert len(list((stateful.path / "Folder/much").iterdir())) == 4000
+    all_is_right(stateful)
+
+
+def test_a_full_disk_under_the_first_import(portal: EmbeddedPortal, stateful: Mount, disk: SmallDisk) -> None:
+    tell_much(portal)
+    with disk.full():
+        done = stateful.run("mount", "--config", str(stateful.config), str(stateful.path), check=False)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert not stateful.is_mounted
+    begin(stateful)
+
+
+def test_a_disk_under_the_state_that_fails(portal: EmbeddedPortal, stateful: Mount, disk: SmallDisk) -> None:
+    begin(stateful)
+    disk.fail()
+    tell_much(portal)
+    assert "cannot be written" in wait_for_state(stateful, "offline")["reason"]
+    goes_on(stateful)
+    all_is_right(stateful)
+    stateful.stop()
+    assert not stateful.is_mounted
+    done = stateful.run("mount", "--config", str(stateful.config), str(stateful.path), check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "Read-only" in done.stderr
+
+
+def test_a_disk_under_the_state_that_hangs(portal: EmbeddedPortal, stateful: Mount, disk: SmallDisk) -> None:
+    begin(stateful)
+    with disk.hanging():
+        portal.namespace.create(portal.namespace.find("Folder"), "new", b"new")
+        goes_on(stateful)
+        assert error_of_reading(fresh(stateful, 1)) == 0
+        status_of(stateful)
+    stateful.settle()
+    assert (stateful.path / "Folder/new").read_bytes() == b"new"
+    all_is_right(stateful)
+
+
+def test_a_full_disk_under_the_cache(portal: EmbeddedPortal, caching: Mount, disk: SmallDisk) -> None:
+    begin(caching)
+    with disk.full():
+        all_is_right(caching)
+        while status_of(caching)["cache"]["disk"]["reason"] is None:
+            pass
+        goes_on(caching)
+    portal.faults.storage = lambda kind, request: Response(status_code=503)
+    assert (caching.path / "Folder/cached").read_bytes() == CONTENT
+    assert len(caching.complaints()) == 1
+
+
+def test_a_disk_under_the_cache_that_fails(portal: EmbeddedPortal, caching: Mount, disk: SmallDisk) -> None:
+    begin(caching)
+    disk.fail()
+    all_is_right(caching)
+    goes_on(caching)
+    assert status_of(caching)["state"] == "live"
+    caching.stop()
+    caching.start()
+    all_is_right(caching)
+    assert status_of(caching)["cache"]["disk"]["reason"]
+
+
+def test_a_disk_under_the_cache_that_hangs(portal: EmbeddedPortal, caching: Mount, disk: SmallDisk) -> None:
+    begin(caching)
+    with disk.hanging():
+        all_is_right(caching)
+        goes_on(caching)
+        assert status_of(caching)["state"] == "live"
+    all_is_right(caching)
+
+
+def test_two_mounts_share_a_cache(portal: EmbeddedPortal, tmp_path: Path) -> None:
+    """What one has read, the other reads without storage; each has a state of its own."""
+    shared = {"cache_disk": "1GiB", "cache_directory": str(tmp_path / "cache")}
+    one, other = (Mount(portal, tmp_path / name, **shared) for name in ("one", "other"))
+    try:
+        one.start()
+        other.start()
+        all_is_right(one)
+        one.stop()  # which writes all that it has to
+        one.start()
+        portal.faults.storage = lambda kind, request: Response(status_code=503)
+        all_is_right(other)
+        assert status_of(other)["reads"]["downloaded_blocks"] == 0
+        assert status_of(other)["cache"]["disk"]["used"] == status_of(one)["cache"]["disk"]["used"]
+        one.stop()
+        other.stop()
+        other.start()
+        all_is_right(other)
+        assert one.complaints() == other.complaints() == []
+    finally:
+        finish(one)
+        finish(other)

@@ -39,13 +39,20 @@ def disk(mount: Mount) -> dict[str, object]:
     return found
 
 
+def leave(mount: Mount) -> None:
+    """Unmounts when all of the file is on the disk: the end of a mount waits 2 s for that, which may be short."""
+    while int(str(disk(mount)["used"])) < len(CONTENT):
+        pass
+    mount.stop()
+
+
 def test_what_was_read_once_is_read_after_a_remount_without_storage(
     portal: EmbeddedPortal, mount: Mount, file: Path, tmp_path: Path
 ) -> None:
     mount.start()
     (tmp_path / "copy").write_bytes(CONTENT)
     subprocess.run(["cmp", file, tmp_path / "copy"], check=True)
-    mount.stop()
+    leave(mount)
     cut_off(portal)
     mount.start()
     subprocess.run(["cmp", file, tmp_path / "copy"], check=True)
@@ -65,7 +72,7 @@ def no_portal(kind: str, request: Request) -> Response:
 def test_what_is_all_on_the_disk_is_read_without_the_portal(portal: EmbeddedPortal, mount: Mount, file: Path) -> None:
     mount.start()
     assert file.read_bytes() == CONTENT
-    mount.stop()
+    leave(mount)
     cut_off(portal)
     portal.faults.portal = no_portal
     mount.start()
@@ -83,7 +90,7 @@ def test_what_is_left_of_a_replaced_version_is_not_mixed_with_the_new_one(
     portal.namespace.keep_file_ids = True
     mount.start()
     assert file.read_bytes() == CONTENT
-    mount.stop()
+    leave(mount)
     other = random.Random(6).randbytes(len(CONTENT))
     with portal.namespace.silence():
         portal.namespace.write(portal.namespace.find("Folder/file"), other)
@@ -112,7 +119,7 @@ def blocks(mount: Mount) -> list[Path]:
 def test_a_damaged_block_is_downloaded_again(portal: EmbeddedPortal, mount: Mount, file: Path) -> None:
     mount.start()
     assert file.read_bytes() == CONTENT
-    mount.stop()
+    leave(mount)
     assert len(blocks(mount)) == 3
     for path in blocks(mount):
         path.write_bytes(bytes(100) + path.read_bytes()[100:])
@@ -166,7 +173,7 @@ def test_what_is_encrypted_there_is_read_after_a_remount_and_by_nobody_without_t
     mount.configure(cache_disk="1GiB", cache_encrypt=True)
     mount.start()
     assert file.read_bytes() == CONTENT
-    mount.stop()
+    leave(mount)
     assert len(blocks(mount)) == 3
     assert not any(CONTENT[100:120] in stored.read_bytes() for stored in blocks(mount))
     cut_off(portal)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import mmap
 import os
 import random
+import zlib
 from pathlib import Path
 
 import pytest
 from real_mount import Mount
+from starlette.responses import Response
 
 from cterafs.demo.encoder import Codec, Encoding
 from cterafs.demo.faultplan import FaultPlan
@@ -87,3 +91,28 @@ def test_what_passes_is_made_good(mount: Mount, portal: EmbeddedPortal, rules: l
         assert portal.faults.plan.injected[rule.label], rule
     assert mount.status()["errors"] == {}
     assert mount.complaints() == []
+
+
+def base64_of(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("Content-MD5", base64_of(hashlib.md5(CONTENT, usedforsecurity=False).digest())),
+        ("x-ms-blob-content-md5", base64_of(hashlib.md5(CONTENT, usedforsecurity=False).digest())),
+        ("x-amz-checksum-crc32", base64_of(zlib.crc32(CONTENT).to_bytes(4, "big"))),
+        ("x-amz-checksum-sha1", base64_of(hashlib.sha1(CONTENT, usedforsecurity=False).digest())),
+        ("x-amz-checksum-sha256", base64_of(hashlib.sha256(CONTENT).digest())),
+    ],
+)
+def test_what_only_a_checksum_of_storage_shows(mount: Mount, portal: EmbeddedPortal, header: str, value: str) -> None:
+    altered = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
+    bodies = iter([altered, altered, CONTENT])
+    portal.faults.storage = lambda kind, request: Response(next(bodies), headers={header: value})
+    encoding = Encoding(block_size=len(CONTENT), codec=Codec.NONE, encrypted=False)
+    portal.namespace.create(portal.namespace.create_folder("Folder"), "file", CONTENT, encoding=encoding)
+    mount.start()
+    assert read_past_the_page_cache(mount.path / "Folder/file") == CONTENT
+    assert next(bodies, None) is None

@@ -30,7 +30,7 @@ def item(portal: EmbeddedPortal) -> Item:
 @pytest.fixture
 def broken(mount: Mount, item: Item) -> Iterator[Callable[[], int]]:
     """Reads the file, and gives the error of it."""
-    mount.configure(direct_timeout="3s")
+    mount.configure(direct_timeout="5s")  # all the attempts at a connection that is refused take up to 3.75 s
     mount.start()
 
     def read() -> int:

@@ -49,7 +49,7 @@ class Wanted:
 
     Attributes:
         origin: what storage calls it, without what is signed anew.
-        spoil: called when bytes of it were read while it arrived, and then it turned out to be wrong.
+        spoil: called when bytes of it were read while it arrived, and then it turned out to be wrong or never ended.
     """
 
     key: BlockKey
@@ -102,7 +102,7 @@ class Flight:
     def end(self, data: bytes | None, error: Exception | None) -> None:
         """It arrived, or failed, or (neither) was given up."""
         self.ended, self._data, self._error = True, data, error
-        if self._read is not None and (self._read != self.landing.attempt or isinstance(error, BlockError)):
+        if self._read is not None and (self._read != self.landing.attempt or data is None):
             self.wanted.spoil()
         self.landing.tell = None  # which leads back here: as a cycle, all of it would stay until the next collection
         self._news.set()

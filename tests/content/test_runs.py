@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import pytest
 import trio
@@ -149,3 +150,15 @@ async def test_a_run_that_somebody_waits_for_goes_on(cache: BlockCache) -> None:
             await run.ended.wait()
         storage.give(3 * LENGTH)
     assert storage.tried == [0, 10, 20]
+
+
+async def test_what_was_read_of_a_block_that_is_given_up_was_never_verified(cache: BlockCache) -> None:
+    storage, spoiled = Storage(), trio.Event()
+    block = replace(BLOCKS[0], spoil=spoiled.set)
+    run = cache.fetch((block,), storage.land)
+    storage.give(4)
+    assert bytes(await cache.read(block, 0, 3, storage.land)) == b"xxx"
+    assert not spoiled.is_set()
+    run.abandon()
+    await run.ended.wait()
+    assert spoiled.is_set()

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from cterafs import control
 from cterafs.demo.encoder import Codec, Encoding
+from cterafs.demo.objects import Version
 from cterafs.demo.replies import Answer, Dripping, Stalled, gone
 from cterafs.demo.server import EmbeddedPortal
 
@@ -25,25 +26,43 @@ PLAIN = Encoding(block_size=100_000, codec=Codec.NONE, encrypted=False)
 
 
 class Gate:
-    """Storage that hangs for some versions, and tells how many of them were asked for.
+    """Storage and a portal that hang for some versions, and tell how many of them were asked for.
 
-    Of three, one is never answered, one gets the beginning of a block, and one a few bytes every second.
+    Of four, one is never answered, one gets the beginning of a block, one a few bytes every second, and one has to wait
+    for its list of blocks.
     """
 
     def __init__(self, portal: EmbeddedPortal) -> None:
         self.shut: set[int] = set()
+        self._lists: dict[int, int] = {}  # serials by file id
         self._asked: set[int] = set()
         self._changed = threading.Condition()
-        portal.faults.storage = self._answer
+        portal.faults.storage = self._block
+        portal.faults.portal = self._list
 
-    async def _answer(self, kind: str, request: Request) -> Response | None:
+    def shut_in(self, number: int, version: Version) -> None:
+        self.shut.add(version.serial)
+        if number % 4 == 3:
+            self._lists[version.file_id] = version.serial
+
+    async def _list(self, kind: str, request: Request) -> Response | None:
+        serial = self._lists.get(int(request.path_params["file_id"])) if kind == "directio" else None
+        if serial in self.shut:
+            self._note(serial)
+            await gone(request.receive)
+        return None
+
+    async def _block(self, kind: str, request: Request) -> Response | None:
         serial = int(request.url.path.split("/")[2])
         if serial in self.shut:
-            with self._changed:
-                self._asked.add(serial)
-                self._changed.notify_all()
+            self._note(serial)
             return await self._hang(serial % 3, request)
         return None
+
+    def _note(self, serial: int) -> None:
+        with self._changed:
+            self._asked.add(serial)
+            self._changed.notify_all()
 
     async def _hang(self, way: int, request: Request) -> Response | None:
         if way == 0:
@@ -65,7 +84,7 @@ def gate(portal: EmbeddedPortal) -> Gate:
         portal.namespace.create(folder, name, CONTENT, encoding=PLAIN)
     for number in range(HUNG):
         item = portal.namespace.create(folder, f"hung {number}", CONTENT, encoding=PLAIN)
-        gate.shut.add(item.file.serial)
+        gate.shut_in(number, item.file)
     return gate
 
 
@@ -105,7 +124,8 @@ def test_forty_hung_reads_hold_up_nothing_and_end_in_time(mount: Mount, gate: Ga
         for reader in readers:
             reader.kill()
             reader.communicate()
-    assert mount.status()["errors"]["DownloadTimeout"] >= HUNG
+    errors = mount.status()["errors"]
+    assert errors["DownloadTimeout"] + errors["BlockListTimeout"] >= HUNG
     gate.shut.clear()
     assert (folder / "hung 7").read_bytes() == CONTENT  # and it works again by itself
 

@@ -27,6 +27,9 @@ MAX_BODY = 256 * 2**20
 # the wait for each single read does not.
 _BODY_SECONDS = 300.0
 
+# X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of openssl/x509_vfy.h.
+_OF_ANOTHER_HOST = (62, 64)
+
 # What foreign exceptions mean, the first that fits. Their own texts are not taken over: they can quote a header.
 _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[PortalError], str], ...] = (
     ((httpx.TimeoutException, TimeoutError), PortalTimeout, "the portal did not answer in time"),
@@ -190,12 +193,20 @@ def _too_long() -> ProtocolError:
 
 def translated(error: Exception) -> PortalError:
     """The error of this project that `error`, one of `FOREIGN_ERRORS`, is."""
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
-        return PortalConnectionError("the portal's certificate is not trusted; set portal.ca_file to its authority")
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _untrusted(cause)
     if isinstance(error, httpx.RemoteProtocolError) and str(error).startswith("Server disconnected"):
         return PortalConnectionError("the portal closed the connection without an answer")
     kind, message = next((kind, message) for kinds, kind, message in _MEANINGS if isinstance(error, kinds))
     return kind(message)
+
+
+def _untrusted(error: ssl.SSLCertVerificationError) -> PortalConnectionError:
+    advice = "check portal.url" if error.verify_code in _OF_ANOTHER_HOST else "set portal.ca_file to its authority"
+    return PortalConnectionError(
+        f"the portal's certificate is not trusted ({error.verify_message.rstrip('.')}); {advice}"
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

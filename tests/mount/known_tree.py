@@ -81,8 +81,10 @@ def status_of(mount: Mount) -> dict[str, Any]:
     return control.ask_status(record)
 
 
-def wait_for_state(mount: Mount, state: str) -> dict[str, Any]:
-    """Asks for the status until it is in this state."""
-    while (status := status_of(mount))["state"] != state:
+def wait_for_state(mount: Mount, state: str, reason: str = "") -> dict[str, Any]:
+    """Asks for the status until it is in this state, and the reason of it has these words."""
+    deadline = time.monotonic() + DEADLINE
+    while (status := status_of(mount))["state"] != state or reason not in (status["reason"] or ""):
+        assert time.monotonic() < deadline, f"it is {status['state']}: {status['reason']}"
         time.sleep(0.02)  # it has no event to wait for, and the mount has other things to do
     return status

@@ -62,7 +62,7 @@ def test_a_full_disk_under_the_state(portal: EmbeddedPortal, stateful: Mount, di
     begin(stateful)
     with disk.full():
         tell_much(portal)
-        assert "full" in wait_for_state(stateful, "offline")["reason"]
+        wait_for_state(stateful, "offline", "full")
         goes_on(stateful)
         assert error_of_reading(fresh(stateful, 1)) == 0
     stateful.settle()
@@ -84,7 +84,7 @@ def test_a_disk_under_the_state_that_fails(portal: EmbeddedPortal, stateful: Mou
     begin(stateful)
     disk.fail()
     tell_much(portal)
-    assert "cannot be written" in wait_for_state(stateful, "offline")["reason"]
+    wait_for_state(stateful, "offline", "cannot be written")
     goes_on(stateful)
     all_is_right(stateful)
     stateful.stop()

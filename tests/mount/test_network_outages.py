@@ -77,7 +77,7 @@ def test_mounted_without_a_network(portal: EmbeddedPortal, mount: Mount, network
     mount.stop()
     with network.unplugged():
         mount.start()
-        assert "cannot connect to the portal" in wait_for_state(mount, "offline")["reason"]
+        wait_for_state(mount, "offline", "cannot connect to the portal")
         assert len(list((mount.path / "Folder").iterdir())) == FRESH + 1
         assert error_of_reading(fresh(mount, 1)) == errno.ENETRESET
     works_again(portal, mount)

@@ -48,6 +48,7 @@ from cterafs.namespace.health import open_or_rebuild, verify
 from cterafs.namespace.store import Store
 from cterafs.namespace.tree import Layout, Tree
 from cterafs.portal import Portal
+from cterafs.resolver import Resolver
 from cterafs.stats import Stats
 from cterafs.threads import patiently
 from cterafs.volume import READ_DEADLINE_FACTOR, Volume, VolumeOptions
@@ -258,6 +259,7 @@ async def mount(
         PortalError: the namespace is not known yet and the portal does not tell it.
     """
     process.tune()
+    trio.socket.set_custom_hostname_resolver(Resolver())
     await trio.to_thread.run_sync(mountpoints.prepare, path)
     async with open_volume(config, credentials, shown_meanwhile=not wait) as running, trio.open_nursery() as nursery:
         nursery.start_soon(running.follower.run)

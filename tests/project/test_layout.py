@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[2]
 LAYERS = (
     ("model",),
     ("errors",),
-    ("config", "stats", "process", "threads"),
+    ("config", "stats", "process", "threads", "resolver"),
     ("portal", "direct"),
     ("clients", "namespace", "content", "catalog"),
     ("volume",),

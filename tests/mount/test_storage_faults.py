@@ -8,6 +8,7 @@ import mmap
 import os
 import random
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,9 +73,23 @@ def read_past_the_page_cache(file: Path) -> bytes:
         os.close(opened)
 
 
+@pytest.fixture
+def portal(request: pytest.FixtureRequest) -> Iterator[EmbeddedPortal]:
+    with EmbeddedPortal(tls=getattr(request, "param", False)) as portal:
+        yield portal
+
+
 @pytest.mark.parametrize(
-    ("rules", "codec"),
-    [(REFUSALS, Codec.NONE), (BAD_BODIES, Codec.NONE), (BAD_BODIES, Codec.GZIP), (BAD_BODIES, Codec.SNAPPY)],
+    ("rules", "codec", "portal"),
+    [
+        (REFUSALS, Codec.NONE, False),
+        (REFUSALS, Codec.GZIP, True),
+        (BAD_BODIES, Codec.NONE, True),
+        (BAD_BODIES, Codec.GZIP, False),
+        (BAD_BODIES, Codec.SNAPPY, False),
+    ],
+    indirect=["portal"],
+    ids=lambda value: {True: "tls", False: "plain"}.get(value) if isinstance(value, bool) else None,
 )
 def test_what_passes_is_made_good(mount: Mount, portal: EmbeddedPortal, rules: list[AnyRule], codec: Codec) -> None:
     """Every fault in turn, at the first attempts: with a checksum, all of them show."""

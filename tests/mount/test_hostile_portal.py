@@ -118,6 +118,20 @@ def test_chunks_on_this_machine_when_the_portal_is_on_another(tmp_path: Path) ->
             finish(mount)
 
 
+def test_only_the_hosts_that_were_named_are_asked(mount: Mount, portal: EmbeddedPortal) -> None:
+    Lists(portal, [])
+    mount.configure(direct_storage_hosts=["storage.example"])
+    mount.start()
+    assert error_of(mount.path / "Folder/honest") == errno.EIO
+    assert portal.faults.requests["block"] == 0
+    (complaint,) = mount.complaints()
+    assert "127.0.0.1 is not in direct.storage_hosts" in complaint
+    mount.stop()
+    mount.configure(direct_storage_hosts=["storage.example", "127.0.0.1"])
+    mount.start()
+    assert (mount.path / "Folder/honest").read_bytes() == CONTENT
+
+
 def test_a_request_cannot_be_smuggled_in_by_an_address(mount: Mount, portal: EmbeddedPortal) -> None:
     paths = ["/blocks/0/x\r\nX-Evil: 1\r\n", "/blocks/0/x HTTP/1.1\r\nX-Evil: 1\r\n\r\nGET /", "/blocks/0/\u0130\n\0"]
     Lists(portal, [at(f"{portal.storage_url}{path}") for path in paths])

@@ -94,7 +94,7 @@ def folder(portal: EmbeddedPortal, known: Known, mount: Mount) -> Path:
         portal_password="",
         portal_password_command=str(command),
         direct_secret_access_key="",
-        direct_timeout="1s",
+        direct_timeout="500ms",
         cache_disk="1GiB",
         readahead_max="0",  # or files are there before they are opened
         log_level="debug",
@@ -152,7 +152,8 @@ def test_nothing_that_is_written_shown_or_started_has_a_secret_in_it(
         del known.fault["list"], known.fault["longpoll"]
     portal.accounts.expire_sessions()
     mount.settle()
-    assert (folder / str(FILES - 1)).read_bytes() == CONTENT
+    while fails(folder / str(FILES - 1)):
+        pass  # half a second is short where much else goes on
     for command in (("status", "-v"), ("status", "--json"), ("find", "-v", "--json", "--config", str(mount.config))):
         done = mount.run(*command)
         outputs[" ".join(command)] = (done.stdout + done.stderr).encode()

@@ -12,7 +12,6 @@ from cterafs.direct.addresses import Endpoint
 from cterafs.direct.http1 import Head, MalformedAnswer, Oversized
 from cterafs.direct.origin import OK, Origin
 from cterafs.direct.retry import retry_after
-from cterafs.direct.wire import MAX_ANSWER
 from cterafs.model import Extent
 
 LONGEST = 10
@@ -41,22 +40,24 @@ class BlockListAPI:
     async def aclose(self) -> None:
         await self._origin.aclose()
 
-    async def ask(self, file_id: int, extent: Extent | None, patience: float) -> bytes | bytearray:
+    async def ask(self, file_id: int, extent: Extent | None, patience: float, limit: int) -> bytes | bytearray:
         """The body of the answer. `rangeEnd` is the last byte that is wanted: portals differ on including it.
 
         Args:
             patience: seconds to wait for a connection, and for each part of the answer.
+            limit: bytes that it may have.
 
         Raises:
+            http1.Oversized: it has more.
             errors.DirectIOAPIError
         """
         query = "" if extent is None else f"?rangeStart={extent.start}&rangeEnd={extent.stop - 1}"
         try:
             head, body = await self._origin.get(
-                f"{self._path}/directio/{file_id}{query}", MAX_ANSWER, patience, LONGEST * self._timeout
+                f"{self._path}/directio/{file_id}{query}", limit, patience, LONGEST * self._timeout
             )
         except Oversized:
-            raise _too_long(file_id) from None
+            raise
         except TimeoutError:
             raise errors.BlockListTimeout(file_id) from None
         except (OSError, MalformedAnswer) as error:  # the resolver's and TLS's errors are OSErrors as well
@@ -64,28 +65,24 @@ class BlockListAPI:
             raise errors.BlockListConnectionError(file_id, reason or str(error) or type(error).__name__) from None
         if head.status != OK:
             raise _refusal(file_id, head)
-        return _decoded(head.headers.get("content-encoding", "identity"), body, file_id)
+        return _decoded(head.headers.get("content-encoding", "identity"), body, file_id, limit)
 
 
-def _decoded(encoding: str, body: bytearray, file_id: int) -> bytes | bytearray:
+def _decoded(encoding: str, body: bytearray, file_id: int, limit: int) -> bytes | bytearray:
     if encoding == "identity":
         return body
     if encoding != "gzip":
         raise errors.InvalidRequest(file_id, "the answer has an encoding that was not asked for")
     stream = zlib.decompressobj(wbits=31)  # a gzip header and trailer
     try:
-        plain = stream.decompress(body, MAX_ANSWER + 1)
+        plain = stream.decompress(body, limit + 1)
     except zlib.error:
         raise errors.InvalidRequest(file_id, "the answer does not decompress") from None
-    if len(plain) > MAX_ANSWER:
-        raise _too_long(file_id)
+    if len(plain) > limit:
+        raise Oversized(f"more than {limit} bytes")
     if not stream.eof:
         raise errors.InvalidRequest(file_id, "the answer is cut short")
     return plain
-
-
-def _too_long(file_id: int) -> errors.InvalidRequest:
-    return errors.InvalidRequest(file_id, f"the list of blocks has more than {MAX_ANSWER >> 20} MiB")
 
 
 def _refusal(file_id: int, head: Head) -> errors.DirectIOAPIError:

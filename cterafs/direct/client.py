@@ -19,6 +19,7 @@ from cterafs.direct import codec, parts, wire
 from cterafs.direct.api import BlockListAPI
 from cterafs.direct.cipher import unwrap_key
 from cterafs.direct.flight import Spawner
+from cterafs.direct.http1 import Oversized
 from cterafs.direct.landing import Landing
 from cterafs.direct.pace import Pace
 from cterafs.direct.remote import RemoteFile
@@ -92,6 +93,7 @@ class DirectIO:
         self._pace = Pace(self._workers)
         self._slots = Slots(lambda: self._pace.useful)
         self._threads = anyio.CapacityLimiter(THREADS)
+        self._enormous = anyio.Lock()
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._group.start_soon(self._slots.watch)
@@ -231,19 +233,40 @@ class DirectIO:
         }
 
     async def _list(self, file_id: int, extent: Extent | None) -> BlockMap:
-        answer = await self._ask(file_id, extent)
+        try:
+            return await self._list_of_any_length(file_id, extent)
+        except errors.DirectIOError as error:
+            # It is remembered for a while, and the answer, which may have hundreds of megabytes, would be with it.
+            error.__context__ = None
+            raise error.with_traceback(None) from None
+
+    async def _list_of_any_length(self, file_id: int, extent: Extent | None) -> BlockMap:
+        """Any number of usual ones at a time, and one enormous one."""
+        try:
+            return await self._list_up_to(wire.USUAL_ANSWER, file_id, extent)
+        except Oversized:
+            pass
+        async with self._enormous:
+            try:
+                return await self._list_up_to(wire.MAX_ANSWER, file_id, extent)
+            except Oversized:
+                reason = f"the list of blocks has more than {wire.MAX_ANSWER >> 20} MiB"
+                raise errors.InvalidRequest(file_id, reason) from None
+
+    async def _list_up_to(self, limit: int, file_id: int, extent: Extent | None) -> BlockMap:
+        answer = await self._ask(file_id, extent, limit)
         if len(answer) < LARGE:
             return self._described(answer, file_id, extent)
         return await to_thread.run_sync(self._described, answer, file_id, extent, limiter=self._threads)
 
-    async def _ask(self, file_id: int, extent: Extent | None) -> bytes | bytearray:
+    async def _ask(self, file_id: int, extent: Extent | None, size: int) -> bytes | bytearray:
         if self._group is None:
             raise RuntimeError("use `async with DirectIO(...)`")
         patience = Patience(self._timeout)
         limit = self._timeout / TRIES  # a lost connection shows soon; a slow portal gets all the rest
         while True:
             try:
-                return await self._api.ask(file_id, extent, limit)
+                return await self._api.ask(file_id, extent, limit, size)
             except errors.DirectIOAPIError as error:
                 await patience.after(error)
                 limit = patience.left()

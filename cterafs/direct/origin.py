@@ -117,6 +117,9 @@ class _Connection:
     async def _exactly(self, size: int, patience: Patience) -> bytearray:
         while len(self._rest) < size:
             await self._more(patience)
+        if len(self._rest) == size:  # not copied: a list of blocks may have hundreds of megabytes
+            part, self._rest = self._rest, bytearray()
+            return part
         part = self._rest[:size]
         del self._rest[:size]
         return part

@@ -6,7 +6,6 @@ The portal is not trusted: whatever it sends becomes a `Description` or an `erro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -15,8 +14,15 @@ from cterafs.model import Chunk, Compression, Extent
 
 MAX_ANSWER = 512 << 20
 """Bytes of JSON. A 100 GiB file in blocks of 256 KiB has 409,600 entries of some 500 to 1,000 bytes."""
+USUAL_ANSWER = 4 << 20
+"""Bytes of JSON that any number of answers may have; larger ones come one after the other. 1 GiB in blocks of 256 KiB
+has 2 to 4 MB, and what is larger is listed by ranges of a quarter of that."""
 MAX_CHUNKS = 512 << 10
 """Entries: 128 GiB in blocks of 256 KiB. Larger files have to be listed by ranges."""
+MAX_OBJECTS = MAX_CHUNKS + 1024
+"""JSON objects: the entries, and what else there is. They are counted before they are made, each of some 100 bytes."""
+MAX_DETAIL = 64 << 10
+"""Bytes of a field beside the entries: of a key, or a range."""
 MAX_CHUNK = 64 << 20
 """Bytes of plaintext in one block, all of which has to be in memory. 4 MiB is the largest that has been seen."""
 MAX_KEPT = 64 << 10
@@ -28,18 +34,21 @@ class Unplaced(Exception):
     """The answer does not tell where in the file its blocks are."""
 
 
+_NULL = msgspec.Raw(b"null")
+
+
 class _Chunk(msgspec.Struct, gc=False):
     url: str
     len: int
 
 
 class _Answer(msgspec.Struct, gc=False):
-    # What is not vital is `Any`, so that an unexpected type in it cannot lose the file.
+    # What is not vital is decoded later, so that neither an unexpected type nor an enormous value in it can do harm.
     chunks: list[_Chunk] | None = None
-    encrypt_info: Any = None
-    wrapped_key: Any = None  # portal 8.2 has it here
-    compression_type: Any = None
-    actual_blocks_range: Any = None
+    encrypt_info: msgspec.Raw = _NULL
+    wrapped_key: msgspec.Raw = _NULL  # portal 8.2 has it here
+    compression_type: msgspec.Raw = _NULL
+    actual_blocks_range: msgspec.Raw = _NULL
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -74,7 +83,8 @@ def parse(answer: bytes | bytearray, file_id: int, wanted: Extent | None = None)
         Unplaced: a range was asked for, and it may or may not be what came: the whole list has to be asked for.
     """
     decoded = _decode(answer, file_id)
-    start, size = _placed(decoded.actual_blocks_range, file_id)
+    actual = _detail(decoded.actual_blocks_range)
+    start, size = _placed(actual, file_id)
     if not decoded.chunks:
         if wanted is not None and size is not None and wanted.start >= size:
             return Description(size, (), None, None)
@@ -89,7 +99,7 @@ def parse(answer: bytes | bytearray, file_id: int, wanted: Extent | None = None)
         raise errors.InvalidRequest(file_id, f"the blocks reach to byte {stop} of a file of {size}")
     if wanted is None and (start or stop != size):
         raise errors.InvalidRequest(file_id, f"the list covers bytes {start} to {stop} of {size}")
-    if wanted is not None and not _is_placed(decoded.actual_blocks_range, offsets, wanted, size):
+    if wanted is not None and not _is_placed(actual, offsets, wanted, size):
         raise Unplaced
     return Description(
         size, _chunks(decoded.chunks, offsets, wanted), _wrapped_key(decoded, file_id), _compression(decoded)
@@ -97,6 +107,8 @@ def parse(answer: bytes | bytearray, file_id: int, wanted: Extent | None = None)
 
 
 def _decode(answer: bytes | bytearray, file_id: int) -> _Answer:
+    if answer.count(b"{") > MAX_OBJECTS:
+        raise errors.InvalidRequest(file_id, f"more than {MAX_CHUNKS} blocks in one answer")
     try:
         decoded = _decoder.decode(answer)
     except msgspec.ValidationError as error:  # names types and a path, never a value
@@ -106,6 +118,16 @@ def _decode(answer: bytes | bytearray, file_id: int) -> _Answer:
     if decoded.chunks is not None and len(decoded.chunks) > MAX_CHUNKS:
         raise errors.InvalidRequest(file_id, f"{len(decoded.chunks)} blocks in one answer, more than {MAX_CHUNKS}")
     return decoded
+
+
+def _detail(raw: msgspec.Raw) -> object:
+    """A field beside the entries; None for what cannot be one."""
+    if len(raw) > MAX_DETAIL:
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _placed(actual: object, file_id: int) -> tuple[int, int | None]:
@@ -162,11 +184,11 @@ def _chunks(listed: list[_Chunk], offsets: list[int], wanted: Extent | None) -> 
 
 
 def _wrapped_key(answer: _Answer, file_id: int) -> str | None:
-    info = answer.encrypt_info
+    info = _detail(answer.encrypt_info)
     if isinstance(info, dict):
         wrapped, encrypted = info.get("wrapped_key"), info.get("data_encrypted")
     else:
-        wrapped, encrypted = answer.wrapped_key, None
+        wrapped, encrypted = _detail(answer.wrapped_key), None
     if encrypted is False or (encrypted is None and not wrapped):
         return None
     if not isinstance(wrapped, str) or not wrapped:
@@ -176,5 +198,5 @@ def _wrapped_key(answer: _Answer, file_id: int) -> str | None:
 
 def _compression(answer: _Answer) -> Compression | None:
     """None for a name that is not known, too: the block's first bytes may tell."""
-    name = answer.compression_type
+    name = _detail(answer.compression_type)
     return Compression.__members__.get(name.upper()) if isinstance(name, str) else None

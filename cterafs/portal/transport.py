@@ -152,6 +152,9 @@ async def _read(response: httpx.Response) -> bytes:
 
     httpx's own decoding is left aside: it has no bound, and to leave its iterators early is an error under trio.
     """
+    announced = response.headers.get("content-length", "")
+    if len(announced) > 19 or (announced.isdecimal() and int(announced) > MAX_BODY):
+        raise _too_long()
     body = bytearray()
     too_long = False
     try:

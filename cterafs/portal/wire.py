@@ -26,6 +26,8 @@ from cterafs.portal.timestamps import nanoseconds
 # A full page of 2,000 entries has some 30,000 values; this many take about 300 MB once decoded, which is all that a
 # hostile answer can make us allocate.
 _MAX_VALUES = 4_000_000
+_MAX_TEXT = 64 << 10
+"""Characters of a name or a guid; an extended attribute could show no more. An entry with a longer one is skipped."""
 _INT64_MAX = 2**63 - 1
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 # Longer integers mean nothing in this protocol, and Python refuses to convert those of more than 4,300 digits.
@@ -79,7 +81,7 @@ def decode_page(raw: bytes) -> Page:
         page = _page_decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _tolerant_page(raw)
-    return Page(events=[_event(entry) for entry in page.entries], cursor=Cursor(page.cursor), has_more=page.has_more)
+    return _page(page.entries, Cursor(page.cursor), has_more=page.has_more, listed=len(page.entries))
 
 
 def decode_changes(raw: bytes) -> bool:
@@ -145,12 +147,12 @@ def _tolerant_page(raw: bytes) -> Page:
     if not isinstance(entries, list):
         raise ProtocolError("the portal's list of changes has no array of entries")
     understood = [entry for entry in map(_entry, entries) if entry]
-    return Page(
-        events=[_event(entry) for entry in understood],
-        cursor=Cursor(cursor),
-        has_more=bool(_boolean(answer.get("has_more"))),
-        skipped=len(entries) - len(understood),
-    )
+    return _page(understood, Cursor(cursor), has_more=bool(_boolean(answer.get("has_more"))), listed=len(entries))
+
+
+def _page(entries: Sequence[_Entry], cursor: Cursor, *, has_more: bool, listed: int) -> Page:
+    events = [_event(entry) for entry in entries if len(entry.name) <= _MAX_TEXT and len(entry.guid) <= _MAX_TEXT]
+    return Page(events=events, cursor=cursor, has_more=has_more, skipped=listed - len(events))
 
 
 def _entry(value: object, default_type: str | None = None) -> _Entry | None:

@@ -108,6 +108,12 @@ async def test_a_portal_that_hangs(world: World) -> None:
             await client.block_map(7)
 
 
+def bound(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """No answer may have more bytes than this."""
+    for name in ("USUAL_ANSWER", "MAX_ANSWER"):
+        monkeypatch.setattr(f"cterafs.direct.wire.{name}", limit)
+
+
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [
@@ -121,7 +127,7 @@ async def test_a_portal_that_hangs(world: World) -> None:
 async def test_an_answer_that_is_too_long_or_not_what_it_says(
     world: World, monkeypatch: pytest.MonkeyPatch, sent: tuple[bytes, str], reason: str
 ) -> None:
-    monkeypatch.setattr("cterafs.direct.api.MAX_ANSWER", 20_000 if reason == "cut short" else 10_000)
+    bound(monkeypatch, 20_000 if reason == "cut short" else 10_000)
     monkeypatch.setattr(retries, "ATTEMPTS", 1)
     body, encoding = sent
     world.portal = always(lambda exchange: exchange.answer(body, Content_Encoding=encoding or "identity"))
@@ -136,7 +142,7 @@ async def test_an_endless_answer_ends(world: World, monkeypatch: pytest.MonkeyPa
         while True:  # until the client goes away
             exchange.send(b"3e8\r\n" + b" " * 1000 + b"\r\n")
 
-    monkeypatch.setattr("cterafs.direct.api.MAX_ANSWER", 100_000)
+    bound(monkeypatch, 100_000)
     monkeypatch.setattr(retries, "ATTEMPTS", 1)
     world.portal = always(endless)
     async with world.client() as client:
@@ -147,7 +153,7 @@ async def test_an_endless_answer_ends(world: World, monkeypatch: pytest.MonkeyPa
 async def test_a_compressed_answer_is_not_inflated_beyond_the_bound(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cterafs.direct.api.MAX_ANSWER", 1 << 20)
+    bound(monkeypatch, 1 << 20)
     monkeypatch.setattr(retries, "ATTEMPTS", 1)
     bomb = gzip.compress(bytes(64 << 20))
     world.portal = always(lambda exchange: exchange.answer(bomb, Content_Encoding="gzip"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
+from collections.abc import Iterator
 from pathlib import Path
 
 from real_mount import DEADLINE
@@ -26,10 +28,15 @@ def threads(pid: int) -> int:
     return sum(len(list(Path(f"/proc/{each}/task").iterdir())) for each in family(pid))
 
 
-def memory(pid: int) -> int:
-    """Bytes that all of them take; what they share is counted once (Pss of proc_pid_smaps(5))."""
-    texts = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in family(pid)]
-    return sum(int(text.partition("\nPss:")[2].split()[0]) for text in texts) << 10
+@contextlib.contextmanager
+def limited(pid: int, kind: int, limit: int) -> Iterator[None]:
+    """Gives a process another soft limit (getrlimit(2)) for as long as the context lasts."""
+    before = resource.prlimit(pid, kind)
+    resource.prlimit(pid, kind, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, kind, before)
 
 
 class Ending:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import resource
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mount_processes import limited
 from real_mount import DEADLINE, Mount
 
 from cterafs.demo.encoder import Encoding
@@ -28,16 +27,6 @@ def folder(portal: EmbeddedPortal, mount: Mount) -> Path:
     for number in range(FILES):
         portal.namespace.create(folder, f"{number}", CONTENT, encoding=Encoding(block_size=50_000))
     return mount.path / "Folder"
-
-
-@contextlib.contextmanager
-def limited(pid: int, kind: int, limit: int) -> Iterator[None]:
-    before = resource.prlimit(pid, kind)
-    resource.prlimit(pid, kind, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(pid, kind, before)
 
 
 def read_all(folder: Path) -> list[str]:

@@ -282,8 +282,11 @@ def test_what_hangs_does_not_hold_up_the_portals_end(portal: EmbeddedPortal) -> 
         httpx.post(f"{portal.url}/admin/api/login", data=form, timeout=PATIENCE)
 
 
-def test_every_fault_and_kind_is_in_the_manual() -> None:
+def test_the_manual_has_every_fault_and_kind_and_a_plan_that_can_be_used(tmp_path: Path) -> None:
     manual = (Path(__file__).parents[2] / "man/cterafs.1").read_text().partition(".Sh FAULTS")[2].partition(".Sh ")[0]
+    file = tmp_path / "faults.toml"
+    file.write_text(manual.partition(".Bd -literal -offset Ds\n")[2].partition(".Ed")[0])
+    assert isinstance(FaultPlan.load(file).choose("login", "/"), Delay)
     named = {word for line in manual.splitlines() if line.startswith((".Cm", ".It")) for word in line.split()}
     assert set(get_args(injections.Kind)) <= named
     for rule in get_args(AnyRule):

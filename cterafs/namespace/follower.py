@@ -32,6 +32,8 @@ LONGPOLL_TIMEOUT: Final = 10.0  # seconds; likewise
 _LATE: Final = 5.0  # seconds beyond its time after which the answer of a long poll is missed
 _IDLE_PAUSE: Final = 1.0  # a portal that answers a long poll at once, with nothing, is not asked more often than that
 _PACE: Final = 0.05  # between two listings: in a storm of changes, each page has its cost, and nobody sees 50 ms
+_STORM: Final = 100  # events in one listing: more have come meanwhile, and need no long poll that says so
+_STORM_PACE: Final = 0.1  # seconds between two listings then
 _PAGES_AHEAD: Final = 4  # fetched while others are applied; 2,000 entries take some 2 MB
 _PAGES_AT_ONCE: Final = 10  # in one transaction of the first import: the fewer, the less an index page is written anew
 _ASKED_AT_ONCE: Final = 20  # directories between two listings, so that asking does not hold up the news
@@ -173,6 +175,9 @@ class Follower:
             self._current_at = time.time()
             self._backoff.succeeded()
             self._enter("live")
+            if applied >= _STORM:
+                await self._pause(_STORM_PACE)
+                continue
             await self._wait_for_changes()
             promised = True
 
@@ -257,10 +262,14 @@ class Follower:
             self._heard()
             self._backoff.succeeded()
             if there_are:
-                await trio.sleep(max(0.0, self._listed_at + _PACE - trio.current_time()))
+                await self._pause(_PACE)
                 return
             self._current_at = time.time()
             await trio.sleep(max(0.0, asked + _IDLE_PAUSE - trio.current_time()))
+
+    async def _pause(self, pace: float) -> None:
+        """Until so many seconds have passed since the last listing began."""
+        await trio.sleep(max(0.0, self._listed_at + pace - trio.current_time()))
 
     async def _ask(self) -> bool:
         """Asks about some directories that only what lies in them gives away; whether there were any."""

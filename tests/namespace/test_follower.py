@@ -147,6 +147,24 @@ async def test_a_storm_of_changes_is_taken_in_larger_pages(setting: Setting, aut
     assert all(later - earlier >= 0.029 for earlier, later in itertools.pairwise(lists))
 
 
+async def test_in_a_storm_of_changes_nobody_is_asked_whether_there_are_any(
+    setting: Setting, autojump_clock: MockClock
+) -> None:
+    setting.portal.pages = [[folder("r", "Docs")]]
+    async with setting.following() as follower:
+        await live(follower)
+        for number in range(5):
+            setting.portal.tell(*(file(f"{number} {n}", f"{number} {n}", "r") for n in range(150)))
+            await setting.watcher.until(lambda: setting.store.counts.files == (number + 1) * 150)  # noqa: B023
+        polls = len(setting.portal.times("changes"))
+        assert polls <= 2
+        assert follower.status.state == "live"
+        await eventually(lambda: len(setting.portal.times("changes")) > polls)  # it is over
+        lists = setting.portal.times("list")[1:7]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(lists)]
+    assert pauses == [pytest.approx(0.1)] * 5
+
+
 async def test_a_portal_that_went_silent_is_not_current(setting: Setting, autojump_clock: MockClock) -> None:
     async with setting.following() as follower:
         await live(follower)

@@ -39,7 +39,7 @@ from cterafs.namespace.pages import Pages
 from cterafs.namespace.references import References
 from cterafs.namespace.store import Counts, Store
 from cterafs.namespace.traversal import next_by_inode, next_by_name, next_in_tree
-from cterafs.namespace.walk import SMALL, Walks
+from cterafs.namespace.walk import SMALL, Walks, come_next
 from cterafs.stats import Stats
 from cterafs.threads import patiently
 
@@ -165,13 +165,14 @@ class Volume:
 
         `directory` was found to be one, by `parent`.
         """
-        following = self._walks.visit(directory) if after is None else ()
+        following = self._walks.visit(directory) if after is None else None
         kept = self._pages.get(directory, after)
         if kept is not None:
             entries = kept
         else:
-            ahead = [inode for inode in following if inode not in self._pages]
-            entries, listings = await self._current(lambda: self._read_ahead(directory, after, limit, ahead))
+            if following is not None:
+                following = [inode for inode in following if inode not in self._pages]
+            entries, listings = await self._current(lambda: self._read_ahead(directory, after, limit, following))
             self._pages.keep(directory, after, entries)
             for inode, listing in listings.items():
                 if len(listing) <= SMALL:  # of a large one it may be only the beginning
@@ -180,10 +181,12 @@ class Volume:
         return entries
 
     def _read_ahead(
-        self, directory: Inode, after: str | None, limit: int, following: Iterable[Inode]
+        self, directory: Inode, after: str | None, limit: int, following: Sequence[Inode] | None
     ) -> tuple[list[Dirent], dict[Inode, list[Dirent]]]:
-        ahead = {inode: self._store.entries(inode, None, SMALL + 1) for inode in following}
-        return self._store.entries(directory, after, limit), ahead
+        entries = self._store.entries(directory, after, limit)
+        if following is None:
+            return entries, {}
+        return entries, come_next(entries, following, lambda inode: self._store.entries(inode, None, SMALL + 1))
 
     async def parent(self, directory: Inode) -> Inode:
         """The directory above this one.
@@ -238,6 +241,10 @@ class Volume:
     def acquire(self, inode: Inode) -> None:
         """The frontend was told of this inode once more."""
         self._references.add(inode)
+
+    def acquire_all(self, inodes: Iterable[Inode]) -> None:
+        """The frontend was told of each of these inodes once more."""
+        self._references.add_all(inodes)
 
     def forget(self, inode: Inode, count: int) -> None:
         """The frontend dropped `count` of its references."""

@@ -100,7 +100,7 @@ class Operations(pyfuse3.Operations):
         self._presentation = presentation
         self._file_mode = (stat.S_IFREG | 0o444) & ~presentation.umask
         self._directory_mode = (stat.S_IFDIR | 0o555) & ~presentation.umask
-        self._scratch = self._blank()
+        self._scratch = (self._blank(is_dir=False), self._blank(is_dir=True))
 
     # --- names ------------------------------------------------------------------------------------------------------
 
@@ -137,25 +137,25 @@ class Operations(pyfuse3.Operations):
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         return self._entry(await self.volume.node(Inode(inode)))
 
-    def _blank(self) -> EntryAttributes:
-        """What all objects have in common."""
+    def _blank(self, *, is_dir: bool) -> EntryAttributes:
+        """What all files, or all directories, have in common."""
         entry = EntryAttributes()
         entry.generation = self.volume.generation
         entry.entry_timeout = entry.attr_timeout = FOREVER
         entry.st_nlink = 1  # of a directory: "unknown", so that find counts no sub-directories
         entry.st_uid, entry.st_gid = self._presentation.uid, self._presentation.gid
+        entry.st_mode = self._directory_mode if is_dir else self._file_mode
+        entry.st_size = entry.st_blocks = 0
         return entry
 
     def _entry(self, node: Node) -> EntryAttributes:
-        return self._describe(node, self._blank())
+        return self._describe(node, self._blank(is_dir=node.is_dir))
 
     def _describe(self, node: Node | Dirent, entry: EntryAttributes) -> EntryAttributes:
         """Fills in what differs from object to object. Half the work of a listing, so it does no more than it must."""
         entry.st_ino = InodeT(node.inode)
-        if node.is_dir:
-            entry.st_mode, entry.st_size, entry.st_blocks = self._directory_mode, 0, 0
-        else:
-            entry.st_mode, entry.st_size, entry.st_blocks = self._file_mode, node.size, (node.size + 511) // SECTOR
+        if not node.is_dir:
+            entry.st_size, entry.st_blocks = node.size, (node.size + 511) // SECTOR
         entry.st_mtime_ns = entry.st_atime_ns = node.mtime_ns
         entry.st_ctime_ns = node.ctime_ns
         return entry
@@ -169,13 +169,15 @@ class Operations(pyfuse3.Operations):
     @answers
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         # Of one page, which was read at once: a change that is published between two pages could not be taken back in
-        # the kernel, which does not know the first one yet. One set of attributes serves all, since nothing waits here.
-        scratch, describe, acquire = self._scratch, self._describe, self.volume.acquire
-        for position, entry in enumerate(await self._listings.page(fh, start_id), start_id + 1):
-            if not pyfuse3.readdir_reply(token, entry.name.encode(), describe(entry, scratch), position):
-                return
-            if position > DOTS:
-                acquire(entry.inode)
+        # the kernel, which does not know the first one yet. Two sets of attributes serve all, since nothing waits here.
+        entries = await self._listings.page(fh, start_id)
+        scratch, describe, reply = self._scratch, self._describe, pyfuse3.readdir_reply
+        given = start_id
+        for position, entry in enumerate(entries, start_id + 1):
+            if not reply(token, entry.name.encode(), describe(entry, scratch[entry.is_dir]), position):
+                break
+            given = position
+        self.volume.acquire_all([entry.inode for entry in entries[max(0, DOTS - start_id) : given - start_id]])
 
     async def releasedir(self, fh: FileHandleT) -> None:
         self._listings.close(fh)

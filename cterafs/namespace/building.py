@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cterafs.model import Change
+from cterafs.namespace.findable import make_unfindable
 from cterafs.namespace.names import distinct
 from cterafs.namespace.rows import COLUMNS, Acls, node, read
-from cterafs.namespace.schema import CLOUD_FOLDER, DIRECTORY, FILE, FIND_INDEXES, INDEXES, UNKNOWN
+from cterafs.namespace.schema import CLOUD_FOLDER, DIRECTORY, FILE, INDEXES, ROWS, UNKNOWN, statements
 
 _ACLS: Final = (
     "INSERT OR IGNORE INTO main.acl (sddl) SELECT sddl FROM staged.acl",
@@ -25,7 +26,7 @@ _ACLS: Final = (
 )
 _ROWS: Final = """
 INSERT INTO main.entry SELECT inode, guid, kind, parent, name, NULL, wire, folder_id, file_id, size, gvsn,
-    acl_number.id, mtime_ns, ctime_ns
+    acl_number.id, mtime_ns, ctime_ns, 0
 FROM staged.event LEFT JOIN acl_number ON acl_number.staged = event.acl ORDER BY seq
 """
 _TOTALS: Final = f"""
@@ -35,26 +36,26 @@ FROM staged.event
 """
 # Only guids that something names: the others were named by an event that a later one replaced.
 _UNKNOWN_PARENTS: Final = f"""
-INSERT INTO main.entry (inode, guid, kind, folder_id, size, mtime_ns, ctime_ns)
+INSERT INTO main.entry (id, guid, kind, folder_id, size, mtime_ns, ctime_ns)
 SELECT inode, guid, {UNKNOWN},
     (SELECT min(below.folder_id) FROM main.entry AS below WHERE below.parent = place.inode), 0, 0, 0
 FROM staged.place
-WHERE known = 0 AND NOT EXISTS (SELECT 1 FROM main.entry WHERE entry.inode = place.inode)
+WHERE known = 0 AND NOT EXISTS (SELECT 1 FROM main.entry WHERE entry.id = place.inode)
     AND EXISTS (SELECT 1 FROM main.entry AS below WHERE below.parent = place.inode)
 """
 _CLASHES: Final = (
     "CREATE TEMP TABLE clash (parent INTEGER NOT NULL, name TEXT NOT NULL) STRICT",
     """INSERT INTO clash SELECT parent, name FROM main.entry WHERE parent IS NOT NULL
     GROUP BY parent, name HAVING count(*) > 1""",
-    """CREATE TEMP TABLE clashing (inode INTEGER PRIMARY KEY, guid BLOB, parent INTEGER NOT NULL, name TEXT NOT NULL)
+    """CREATE TEMP TABLE clashing (id INTEGER PRIMARY KEY, guid BLOB, parent INTEGER NOT NULL, name TEXT NOT NULL)
     STRICT""",
-    """INSERT INTO clashing SELECT entry.inode, entry.guid, clash.parent, clash.name FROM clash
+    """INSERT INTO clashing SELECT entry.id, entry.guid, clash.parent, clash.name FROM clash
     CROSS JOIN main.entry ON entry.parent = clash.parent AND entry.name = clash.name""",
-    """INSERT INTO clashing SELECT entry.inode, entry.guid, clash.parent, clash.name FROM clash
+    """INSERT INTO clashing SELECT entry.id, entry.guid, clash.parent, clash.name FROM clash
     CROSS JOIN main.entry ON entry.parent = clash.parent AND entry.want = clash.name""",
 )
 _TEMPORARY: Final = ("acl_number", "clash", "clashing")
-_SHOWN_AGAIN: Final = f"SELECT {COLUMNS} FROM entry WHERE inode = ? AND kind >= {FILE} AND kind <> {CLOUD_FOLDER}"
+_SHOWN_AGAIN: Final = f"SELECT {COLUMNS} FROM entry WHERE id = ? AND kind >= {FILE} AND kind <> {CLOUD_FOLDER}"
 
 
 class Built(NamedTuple):
@@ -84,26 +85,21 @@ def build(db: sqlite3.Connection, acls: Acls, *, first: int) -> Built:
     """Moves all that stands for itself, inside of the caller's transaction.
 
     Args:
-        first: the first inode number of the staging; those below are the index's.
+        first: the first row number of the staging; those below are the index's.
     """
     for statement in _ACLS:
         db.execute(statement)
     names = db.execute("SELECT name FROM sqlite_schema WHERE tbl_name = 'entry' AND type = 'index' AND sql IS NOT NULL")
+    make_unfindable(db)
     for (name,) in names.fetchall():
         db.execute(f"DROP INDEX {name}")
     db.execute(_ROWS)
-    for statement in _statements(INDEXES):
+    for statement in statements(INDEXES):
         db.execute(statement)
     orphans = db.execute(_UNKNOWN_PARENTS).rowcount
     changes = _share_names(db, acls, first)
     files, directories, high, low = db.execute(_TOTALS).fetchone()
     return Built(files, directories, (high << 32) + low, orphans, changes)
-
-
-def index_for_find(db: sqlite3.Connection) -> None:
-    """Makes the indexes of `find`, inside of the caller's transaction."""
-    for statement in _statements(FIND_INDEXES):
-        db.execute(statement)
 
 
 def folded(changes: Iterable[Change]) -> Iterator[Change]:
@@ -125,8 +121,8 @@ def concerns_readers(change: Change, first: int, last: int) -> bool:
     Rows from `first` to `last` are new, and told of afterwards.
     """
     if change.old is not None:
-        return change.old.inode < first
-    return change.new is not None and not first <= change.new.inode < last and change.new.parent < first
+        return change.old.inode & ROWS < first
+    return change.new is not None and not first <= change.new.inode & ROWS < last and change.new.parent < first
 
 
 def _share_names(db: sqlite3.Connection, acls: Acls, first: int) -> list[Change]:
@@ -135,25 +131,15 @@ def _share_names(db: sqlite3.Connection, acls: Acls, first: int) -> list[Change]
         db.execute(statement)
     changes: list[Change] = []
     rows: Iterator[tuple[int, bytes, int, str]] = db.execute(
-        "SELECT inode, guid, parent, name FROM clashing ORDER BY parent, name, guid"
+        "SELECT id, guid, parent, name FROM clashing ORDER BY parent, name, guid"
     )
     for (_, name), group in itertools.groupby(rows, key=lambda row: row[2:]):
-        for number, (inode, guid, _, _) in enumerate(group):
+        for number, (row, guid, _, _) in enumerate(group):
             shown, want = (name, None) if number == 0 else (distinct(name, guid), name)
-            before = db.execute(_SHOWN_AGAIN, (inode,)).fetchone() if inode < first else None
-            db.execute("UPDATE entry SET name = ?, want = ? WHERE inode = ?", (shown, want, inode))
+            before = db.execute(_SHOWN_AGAIN, (row,)).fetchone() if row < first else None
+            db.execute("UPDATE entry SET name = ?, want = ? WHERE id = ?", (shown, want, row))
             if before is not None and before[4] != shown:
                 old = node(read(before), acls.text(db, before[11]))
-                after = db.execute(_SHOWN_AGAIN, (inode,)).fetchone()
+                after = db.execute(_SHOWN_AGAIN, (row,)).fetchone()
                 changes.append(Change(old, node(read(after), old.acl)))
     return changes
-
-
-def _statements(script: str) -> Iterator[str]:
-    """One after the other: `executescript` would commit first."""
-    text = ""
-    for line in script.splitlines():
-        text += line + "\n"
-        if sqlite3.complete_statement(text):
-            yield text
-            text = ""

@@ -3,24 +3,26 @@
 The tree is a function of the last event of each object, so a page is first reduced to that, and the order of events of
 different objects never matters. An edit goes through three steps:
 
-1. `load` brings the rows that the events name, and renumbers those whose content is new; their children follow.
+1. `load` brings the rows that the events name, and `renumber` gives new inode numbers to those whose content is new.
 2. `put` and `remove` say, in memory, what each object shall be. A directory that is deleted, or named as a parent
-   before it is told of, is a row without a place, so that its children keep an inode to hang below.
+   before it is told of, is a row without a place, so that its children keep a row to hang below.
 3. `naming.settle` decides the names, then `write` writes the rows and tells the difference.
 
-A directory that becomes a file, or the other way, takes its children along to its new inode number without a Change for
-each: the Change of the parent, whose old inode is gone, covers them.
+A file with new content keeps its row, and is another version of it. A directory that becomes a file, or the other way,
+moves to a new row and takes its children along without a Change for each: the Change of the parent, whose old inode is
+gone, covers them.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Final
 
 import msgspec
 
 from cterafs.model import Change, Event, Node
+from cterafs.namespace.findable import Stale, is_findable
 from cterafs.namespace.guid import guid_key, guid_text, owner_key
 from cterafs.namespace.names import safe
 from cterafs.namespace.rows import (
@@ -38,17 +40,36 @@ from cterafs.namespace.rows import (
     stored,
     stored_or_none,
 )
-from cterafs.namespace.schema import CLOUD_FOLDER, DETACHED, DIRECTORY, FILE, ROOT, SYNTHETIC, UNKNOWN
+from cterafs.namespace.schema import (
+    CLOUD_FOLDER,
+    DETACHED,
+    DIRECTORY,
+    FILE,
+    LAST_VERSION,
+    ROOT,
+    ROW_BITS,
+    ROWS,
+    SYNTHETIC,
+    UNKNOWN,
+)
 
-_NOWHERE: Final = 0  # the parent of a file that names none: no inode has this number
+_NOWHERE: Final = 0  # the parent of a file that names none: no row has this number
 _BATCH: Final = 200  # parameters in one query: fewer make more queries, more are not faster
 
-_INSERT: Final = f"INSERT INTO entry VALUES ({', '.join(MARKS)})"
-_SET: Final = [f"{field} = {mark}" for field, mark in zip(Row.__struct_fields__, MARKS, strict=True)]
-_UPDATE: Final = f"UPDATE entry SET {', '.join(_SET[2:])} WHERE inode = ?"
+_DIRECTORIES_KEPT: Final = 50_000  # 6 MiB
+
+_FIELDS: Final = Row.__struct_fields__[1:]  # as the columns are called; the first is the inode number
+_SET: Final = [f"{field} = {mark}" for field, mark in zip(_FIELDS, MARKS[1:], strict=True)]
+_INSERT: Final = (
+    f"INSERT INTO entry (id, version, {', '.join(_FIELDS)})"
+    f" VALUES (?1 & {ROWS}, ?1 >> {ROW_BITS}, {', '.join(MARKS[1:])})"
+)
+_UPDATE: Final = (  # but for the guid, which stays: so its index is not looked at
+    f"UPDATE entry SET version = ?1 >> {ROW_BITS}, {', '.join(_SET[1:])} WHERE id = ?1 & {ROWS}"
+)
 _NEXT_FOLDER: Final = "SELECT min(folder_id) FROM entry WHERE parent = ? AND folder_id > ?"
 _PRUNE: Final = (
-    f"DELETE FROM entry WHERE inode = ?1 AND kind <= {DETACHED}"
+    f"DELETE FROM entry WHERE id = ?1 AND kind <= {DETACHED}"
     " AND NOT EXISTS (SELECT 1 FROM entry AS below WHERE below.parent = ?1)"
 )
 
@@ -89,20 +110,29 @@ class Edit:
     """The rows that one transaction touches, by their guid keys.
 
     Attributes:
-        next_inode: the next number to draw; the caller stores it again.
-        first_inode: numbers from here on are rows that this edit makes, so nothing in the database lies below them.
+        next_id: the next row number to draw; the caller stores it again.
+        first_id: numbers from here on are rows that this edit makes, so nothing in the database lies below them.
         totals: what the edit changed in the counts, after `write`.
+
+    Args:
+        directories: the rows of some directories that there are, by their keys: a page has few, and the next page the
+            same. The edit keeps it; whoever rolls it back clears it.
     """
 
-    def __init__(self, db: sqlite3.Connection, acls: Acls, *, next_inode: int, layout: str) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, acls: Acls, directories: dict[bytes, int], *, next_id: int, layout: str
+    ) -> None:
         self.db: Final = db
         self.acls: Final = acls
-        self.next_inode = next_inode
-        self.first_inode = next_inode
+        self._directories: Final = directories
+        self.next_id = next_id
+        self.first_id = next_id
         self.layout: Final = layout
         self.items: Final[dict[bytes, Item]] = {}
         self.totals: Final = Totals()
         self._guids: Final[dict[bytes, str]] = {}  # of the events: so that they need not be made of their keys again
+        self._stale: Final = Stale()
+        self._first_drawn: Final = next_id
         self._parent_keys: Final[dict[str, bytes]] = {}  # a page has few directories and many entries of each
 
     # -- step 1
@@ -113,8 +143,10 @@ class Edit:
             key = self._parent_keys[guid] = guid_key(guid)
         return key
 
-    def load(self, keys: Iterable[bytes]) -> None:
-        wanted = [key for key in keys if key not in self.items]
+    def load(self, keys: Iterable[bytes], parents: Iterable[str] = ()) -> None:
+        """Brings the rows that there are of these keys, and those of parents that are not known to be directories."""
+        unknown = (key for key in map(self.parent_key, parents) if key not in self._directories)
+        wanted = [key for key in dict.fromkeys((*keys, *unknown)) if key not in self.items]
         for part in _parts(wanted):
             marks = ", ".join("?" * len(part))
             self.add_rows(
@@ -132,10 +164,7 @@ class Edit:
         return added
 
     def renumber(self, events: Iterable[tuple[bytes, Event | None]]) -> None:
-        """Draws new inode numbers for the objects whose content is another now; no event means a deletion.
-
-        A file that something names as its parent keeps its row when it is deleted, but not the number of its content.
-        """
+        """Gives new inode numbers to the objects whose content is another now; no event means a deletion."""
         moved: dict[int, int] = {}
         page = list(events)
         named = {event.parent_guid for _, event in page if event is not None}
@@ -145,26 +174,26 @@ class Edit:
             item = self.items.get(key)
             if item is None or item.old is None:
                 continue
-            if event is None:
-                ends = item.old.kind == FILE and (guid_text(key) in named or self._has_children(item.old))
-            else:
-                ends = _new_content(item.old, event)
-            if ends:
-                item.before = self._node(item.old) if item.old.shown else None
-                moved[item.old.inode] = item.new.inode = self._draw()
+            old, new = item.old, item.new
+            new.inode = self._end(key, old, named) if event is None else self._number(old, event)
+            if new.id != old.id:
+                item.before = self._node(old) if old.shown else None
+                self._stale.add(old.id, old, None)
+                moved[old.id] = new.id
         if not moved:
             return
         pairs = [(new, old) for old, new in moved.items()]
-        self.db.executemany("UPDATE entry SET inode = ? WHERE inode = ?", pairs)
+        self.db.executemany("UPDATE entry SET version = 0, id = ? WHERE id = ?", pairs)
         self.db.executemany("UPDATE entry SET parent = ? WHERE parent = ?", pairs)
         for item in self.items.values():
             if item.old is None:
                 continue
-            item.old.inode = item.new.inode
+            if item.old.id in moved:
+                item.old.inode = item.new.inode
             if item.old.parent in moved:
                 item.before = item.before or (self._node(item.old) if item.old.shown else None)
                 item.old.parent = item.new.parent = moved[item.old.parent]
-        self.first_inode = self.next_inode
+        self.first_id = self.next_id
 
     # -- step 2
 
@@ -201,14 +230,14 @@ class Edit:
         item = self.items.get(key)
         if item is not None and item.new.kind == UNKNOWN:
             row = item.new
-            folder_id = self.db.execute(_NEXT_FOLDER, (row.inode, row.folder_id)).fetchone()[0]
+            folder_id = self.db.execute(_NEXT_FOLDER, (row.id, row.folder_id)).fetchone()[0]
             if folder_id is None:
                 row.kind = DETACHED
             else:
                 row.folder_id = folder_id
 
     def owner_directory(self, owner: str) -> int:
-        """The inode of an owner's directory."""
+        """The row number of an owner's directory."""
         key = owner_key(owner)
         if key not in self.items:
             self.load([key])
@@ -217,7 +246,7 @@ class Edit:
             wanted = safe(owner)
             item.new = Row(item.new.inode, key, SYNTHETIC, parent=ROOT, name=wanted)
             item.new.wire = stored(owner) if wanted != owner else None
-        return item.new.inode
+        return item.new.id
 
     @staticmethod
     def place(row: Row, wanted: str) -> None:
@@ -225,19 +254,40 @@ class Edit:
         if row.wanted != wanted:
             row.name, row.want = wanted, None
 
+    def _number(self, old: Row, event: Event) -> int:
+        """The inode number for what the event tells of: the same, that of another version, or of another row."""
+        if not _new_content(old, event):
+            return old.inode
+        if old.kind == FILE and not event.is_dir and old.inode >> ROW_BITS < LAST_VERSION:
+            return old.inode + (1 << ROW_BITS)
+        return self._draw()
+
+    def _end(self, key: bytes, old: Row, named: Container[str | None]) -> int:
+        """The inode number for what is left of a deleted object. A file that something names as its parent keeps its
+        row, but not the number of its content."""
+        goes_on = old.kind == FILE and (guid_text(key) in named or self._has_children(old))
+        return self._draw() if goes_on else old.inode
+
     def _has_children(self, row: Row) -> bool:
         sql = "SELECT EXISTS (SELECT 1 FROM entry WHERE parent = ?)"
-        return bool(self.db.execute(sql, (row.inode,)).fetchone()[0])
+        return bool(self.db.execute(sql, (row.id,)).fetchone()[0])
 
     def _parent(self, event: Event) -> int:
         if not event.parent_guid:
             return ROOT if event.is_dir else _NOWHERE
         key = self.parent_key(event.parent_guid)
-        return (self.items.get(key) or self._new(key, UNKNOWN)).new.inode
+        item = self.items.get(key)
+        if item is None:
+            directory = self._directories.get(key)
+            return directory if directory is not None else self._new(key, UNKNOWN).new.id
+        return item.new.id
 
     def _mention(self, key: bytes, folder_id: int | None, *, news: bool) -> None:
         """Something is told of what lies in this directory, and in this cloud folder, unless that is untrue."""
-        row = self.items[key].new
+        item = self.items.get(key)
+        if item is None:  # a directory that there is
+            return
+        row = item.new
         named = [one for one in (folder_id, row.folder_id) if one is not None]
         if row.kind == UNKNOWN:
             row.folder_id = min(named, default=None)  # `give_up` goes up from here
@@ -249,8 +299,8 @@ class Edit:
         return item
 
     def _draw(self) -> int:
-        self.next_inode += 1
-        return self.next_inode - 1
+        self.next_id += 1
+        return self.next_id - 1
 
     # -- step 3
 
@@ -258,13 +308,14 @@ class Edit:
         """Writes what differs; gives what the mount sees of it."""
         inserts, updates, changes = [], [], []
         pruned: set[int] = set()
-        for item in self.items.values():
+        for key, item in self.items.items():
             old, new = item.old, item.new
+            self._remember(key, new)
             if old is None:
                 inserts.append(parameters(new))
             elif old != new:
                 self.totals.add(old, -1)
-                updates.append((*parameters(new)[2:], new.inode))
+                updates.append((new.inode, *parameters(new)[2:]))
                 if old.parent is not None and old.parent != new.parent:
                     pruned.add(old.parent)
             elif item.before is None:
@@ -272,17 +323,29 @@ class Edit:
             else:
                 self.totals.add(old, -1)
             self.totals.add(new, 1)
+            self._stale.add(new.id, old if new.id < self._first_drawn else None, new)
             if new.kind <= DETACHED:
-                pruned.add(new.inode)
+                pruned.add(new.id)
             before = item.before or (self._node(old) if old is not None and old.shown else None)
             after = self._node(new) if new.shown else None
             if before != after:
                 changes.append(Change(before, after))
         self.db.executemany(_INSERT, inserts)
         self.db.executemany(_UPDATE, updates)
+        if is_findable(self.db):
+            self._stale.write(self.db)
         if pruned:
-            self.totals.orphans -= self.db.executemany(_PRUNE, [(inode,) for inode in pruned]).rowcount
+            self.totals.orphans -= self.db.executemany(_PRUNE, [(row,) for row in pruned]).rowcount
         return changes
+
+    def _remember(self, key: bytes, row: Row) -> None:
+        """Keeps `directories` true."""
+        if row.kind not in {DIRECTORY, CLOUD_FOLDER}:
+            self._directories.pop(key, None)
+            return
+        if len(self._directories) >= _DIRECTORIES_KEPT:
+            self._directories.clear()
+        self._directories[key] = row.id
 
     def _node(self, row: Row) -> Node:
         return node(row, self.acls.text(self.db, row.acl), self._guids.get(row.guid or b""))

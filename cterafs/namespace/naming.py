@@ -16,7 +16,7 @@ from cterafs.namespace.rows import COLUMNS, Row, Text, told, told_or_none
 from cterafs.namespace.schema import CLOUD_FOLDER, DETACHED, FILE, ROOT
 
 Place = tuple[int, str]
-"""A directory's inode and the name that is wanted in it."""
+"""A directory's row and the name that is wanted in it."""
 
 _BATCH: Final = 100  # places in one query
 _CLOUD_FOLDERS: Final = f"SELECT {COLUMNS} FROM entry WHERE kind = {CLOUD_FOLDER} AND parent = ? AND wire = ? LIMIT ?"
@@ -87,23 +87,26 @@ def _leave_empty_owners(edit: Edit) -> None:
         if item.old is not None and item.old.kind == CLOUD_FOLDER and item.old.parent != item.new.parent
     } - {ROOT, None}
     arrived = {item.new.parent for item in edit.items.values()}
-    for inode in left - arrived:
-        below = edit.db.execute("SELECT guid FROM entry WHERE parent = ? LIMIT ?", (inode, len(edit.items) + 1))
+    for owner in left - arrived:
+        below = edit.db.execute("SELECT guid FROM entry WHERE parent = ? LIMIT ?", (owner, len(edit.items) + 1))
         if all(key in edit.items for (key,) in below):
-            edit.add_rows(edit.db.execute(f"SELECT {COLUMNS} FROM entry WHERE inode = ?", (inode,)))
+            edit.add_rows(edit.db.execute(f"SELECT {COLUMNS} FROM entry WHERE id = ?", (owner,)))
             for item in edit.items.values():
-                if item.new.inode == inode:
-                    item.new = Row(inode, item.new.guid, DETACHED)
+                if item.new.id == owner:
+                    item.new = Row(item.new.inode, item.new.guid, DETACHED)
 
 
 def _share_names(edit: Edit) -> None:
     places: set[Place] = set()
+    held: set[Place] = set()  # by what left them: nobody else has these names
     for item in edit.items.values():
         place = _place(item.new)
         before = _place(item.old) if item.old is not None else None
         if place != before:
             places.update(one for one in (place, before) if one is not None)
-    _bring_siblings(edit, places)
+            if before is not None and item.old is not None and item.old.want is None:
+                held.add(before)
+    _bring_siblings(edit, places, held)
     holders: dict[Place, Row] = {}
     others: defaultdict[Place, list[Row]] = defaultdict(list)
     for item in edit.items.values():
@@ -117,11 +120,11 @@ def _share_names(edit: Edit) -> None:
             row.name, row.want = distinct(place[1], _key(row)), place[1]
 
 
-def _bring_siblings(edit: Edit, places: set[Place]) -> None:
+def _bring_siblings(edit: Edit, places: set[Place], held: set[Place]) -> None:
     """Takes those into the edit that want one of these names too. A directory that the edit made has none."""
-    asked = [place for place in places if place[0] < edit.first_inode]
     clashes = edit.db.execute("SELECT EXISTS (SELECT 1 FROM entry WHERE want IS NOT NULL)").fetchone()[0]
-    for column in ("name", "want") if clashes else ("name",):
+    for column, sought in (("name", places - held), ("want", places if clashes else ())):
+        asked = [place for place in sought if place[0] < edit.first_id]
         for start in range(0, len(asked), _BATCH):
             part = asked[start : start + _BATCH]
             edit.add_rows(

@@ -18,7 +18,7 @@ from cterafs.namespace.staging import STAGING, remove
 DATABASE: Final = "index.db"
 _SIDE_FILES: Final = ("-wal", "-shm")
 _STATE: Final = (
-    "selection, bytes, layout, imported, relist, generation, next_inode, files, directories, orphans, staging, open"
+    "selection, bytes, layout, imported, relist, generation, next_id, files, directories, orphans, staging, open"
 )
 
 
@@ -104,7 +104,7 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
             f"{path} is damaged (tables are missing); set it aside, and the namespace is imported again"
         )
     states = db.execute(f"SELECT {_STATE} FROM state").fetchall()
-    root = db.execute(f"SELECT {COLUMNS} FROM entry WHERE inode = ?", (schema.ROOT,)).fetchone()
+    root = db.execute(f"SELECT {COLUMNS} FROM entry WHERE id = ?", (schema.ROOT,)).fetchone()
     if len(states) != 1 or not _plausible(states[0]) or root is None or read(root).kind != schema.SYNTHETIC:
         raise UnusableIndex(f"{path} is damaged (it has no state); set it aside, and the namespace is imported again")
 

@@ -11,6 +11,7 @@ from cterafs.errors import ConfigError
 from cterafs.model import ROOT_INODE
 from cterafs.namespace import schema
 from cterafs.namespace.disk import PULSE
+from cterafs.namespace.findable import NAMES, SIZES, TIMES, Order, is_findable
 from cterafs.namespace.guid import guid_text
 
 _PATTERN_LIMIT: Final = 4096  # characters; a name has 255 bytes at most
@@ -21,7 +22,7 @@ _FEW: Final = 10_000  # matches in an index: up to here, looking at each is quic
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _WILDCARD: Final = re.compile(r"[*?[]")
 _COMPARISONS: Final = {"+": ">", "-": "<", "=": "="}
-_READABLE: Final = frozenset({"entry", "acl"})
+_READABLE: Final = frozenset({"entry", "acl"} | {table for order in (NAMES, SIZES, TIMES) for table in order[:2]})
 _HARMLESS: Final = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION})
 
 # What `where` may name. The innermost names win over the columns of `entry`.
@@ -38,7 +39,7 @@ _EXPRESSION: Final = f"""EXISTS (SELECT 1 FROM (SELECT
     entry.folder_id AS folder_id,
     entry.gvsn AS gvsn,
     (SELECT sddl FROM acl WHERE acl.id = entry.acl) AS acl,
-    entry.inode AS inode
+    {schema.INODE} AS inode
 ) WHERE (%s
 ))"""
 
@@ -76,19 +77,20 @@ class Plan:
     def __init__(self, query: Query) -> None:
         self.parameters: Final[dict[str, object]] = {}
         self.selective: Final = any((query.name, query.size, query.newer_ns is not None, query.where))
-        self._conditions: Final = [f"entry.kind >= {schema.FILE}", f"entry.inode <> {ROOT_INODE}"]
-        self._served: Final[dict[str, str]] = {}  # by index: the condition that it serves
+        self._conditions: Final = [f"entry.kind >= {schema.FILE}", f"entry.id <> {ROOT_INODE}"]
+        self._served: Final[dict[Order, str]] = {}  # what can serve, and the condition on its values
         if query.name is not None:
             self._add_name(query.name)
         if query.size is not None:
             sign, size = query.size
             self.parameters["size"] = _in_range(size)
-            condition = f"entry.kind = {schema.FILE} AND entry.size {_COMPARISONS[sign]} :size"
-            self._add(condition, index="entry_find_size")
+            compared = f"{_COMPARISONS[sign]} :size"
+            self._add(f"entry.kind = {schema.FILE} AND entry.size {compared}")
+            self._served[SIZES] = f"value {compared}"
         if query.newer_ns is not None:
             self.parameters["newer"] = _in_range(query.newer_ns)
-            seconds = f"entry.mtime_ns / {_SECOND} >= :newer / {_SECOND} AND entry.kind >= {schema.FILE}"
-            self._add(f"{seconds} AND entry.mtime_ns > :newer", index="entry_find_time")
+            self._add("entry.mtime_ns > :newer")
+            self._served[TIMES] = f"value >= :newer / {_SECOND}"
         if query.kind is not None:
             self._add(f"entry.kind {'=' if query.kind == 'f' else '>'} {schema.FILE}")
         if query.where is not None:
@@ -96,32 +98,40 @@ class Plan:
                 raise ConfigError("the expression is not accepted: it is not valid UTF-8")
             self._add(_EXPRESSION % query.where)
 
-    def select(self, columns: str, *, index: str | None = None, parent: bool = False) -> str:
+    def select(self, columns: str, *, parent: bool = False) -> str:
         """The statement for what matches; with `parent`, for what lies in the directory `:parent`."""
-        hint = "" if parent else f"INDEXED BY {index}" if index else "NOT INDEXED"
-        conditions = ["entry.parent = :parent"] if parent else []
-        return f"SELECT {columns} FROM entry {hint} WHERE {' AND '.join(conditions + self._conditions)}"
+        inside = ["entry.parent = :parent"] if parent else []
+        hint = "" if parent else "NOT INDEXED"
+        return f"SELECT {columns} FROM entry {hint} WHERE {' AND '.join(inside + self._conditions)}"
 
-    def best_index(self, db: sqlite3.Connection) -> tuple[str | None, bool]:
-        """The index with the fewest matches, and whether they are few; None where none can serve.
+    def served(self, columns: str, order: Order) -> tuple[str, str]:
+        """The same by an order that can serve, in two statements: what it tells, and what is stale in it."""
+        conditions = " AND ".join(self._conditions)
+        stale = f"SELECT id FROM {order.stale}"
+        return (
+            f"SELECT {columns} FROM {order.table} AS found CROSS JOIN entry USING (id)"
+            f" WHERE {self._served[order]} AND found.id NOT IN ({stale}) AND {conditions}",
+            f"SELECT {columns} FROM entry WHERE id IN ({stale}) AND {conditions}",
+        )
+
+    def best_order(self, db: sqlite3.Connection) -> tuple[Order | None, bool]:
+        """The order with the fewest matches, and whether they are few; None where none can serve.
 
         SQLite would have to be told how the values are distributed; counting up to some thousand tells of these values.
         """
-        made = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'index'")}
-        counts: dict[str, int] = {}
-        for index, condition in self._served.items():
-            if index in made:
-                some = f"SELECT 1 FROM entry INDEXED BY {index} WHERE {condition} LIMIT {_FEW}"
-                counts[index] = db.execute(f"SELECT count(*) FROM ({some})", self.parameters).fetchone()[0]
+        if not is_findable(db):
+            return None, False
+        counts: dict[Order, int] = {}
+        for order, condition in self._served.items():
+            some = f"SELECT 1 FROM {order.table} WHERE {condition} LIMIT {_FEW}"
+            counts[order] = db.execute(f"SELECT count(*) FROM ({some})", self.parameters).fetchone()[0]
         if not counts:
             return None, False
-        index = min(counts, key=lambda name: counts[name])
-        return index, counts[index] < _FEW
+        order = min(counts, key=lambda each: counts[each])
+        return order, counts[order] < _FEW
 
-    def _add(self, condition: str, *, index: str | None = None) -> None:
+    def _add(self, condition: str) -> None:
         self._conditions.append(condition)
-        if index is not None:
-            self._served[index] = condition
 
     def _add_name(self, pattern: str) -> None:
         if len(pattern) > _PATTERN_LIMIT:
@@ -134,7 +144,8 @@ class Plan:
             return
         self.parameters["low"] = prefix
         self.parameters["high"] = _behind(prefix)
-        self._add("entry.name >= :low AND entry.name < :high AND entry.name GLOB :name", index="entry_find_name")
+        self._add("entry.name >= :low AND entry.name < :high AND entry.name GLOB :name")
+        self._served[NAMES] = "value >= :low AND value < :high"
 
 
 def restrict(db: sqlite3.Connection) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from cterafs.model import ROOT_INODE, Event, Inode, Node
 from cterafs.namespace.guid import guid_text
-from cterafs.namespace.schema import CLOUD_FOLDER, DIRECTORY, FILE
+from cterafs.namespace.schema import CLOUD_FOLDER, DIRECTORY, FILE, INODE, ROWS
 
 Text = str | bytes
 """Text as the database holds it: `bytes` where it has lone surrogates, which SQLite's text cannot have."""
@@ -20,7 +20,7 @@ _ACLS_KEPT: Final = 4096  # access lists in memory; a tree has some dozens of th
 
 
 class Row(msgspec.Struct, gc=False):
-    """A row of `entry`; the fields are the columns, in their order."""
+    """A row of `entry`; the fields are the columns, in their order, with the inode number for the two that make it."""
 
     inode: int
     guid: bytes | None
@@ -38,6 +38,10 @@ class Row(msgspec.Struct, gc=False):
     ctime_ns: int = 0
 
     @property
+    def id(self) -> int:
+        return self.inode & ROWS
+
+    @property
     def shown(self) -> bool:
         return self.kind >= FILE
 
@@ -51,7 +55,7 @@ class Row(msgspec.Struct, gc=False):
         return self.want if self.want is not None else self.name or ""
 
 
-COLUMNS: Final = ", ".join(f"entry.{field}" for field in Row.__struct_fields__)
+COLUMNS: Final = ", ".join([INODE, *(f"entry.{field}" for field in Row.__struct_fields__[1:])])
 MARKS: Final = tuple("nullif(?, 0)" if field in {"want", "wire", "acl"} else "?" for field in Row.__struct_fields__)
 """For each column, the SQL that takes its value from `parameters`."""
 

@@ -17,6 +17,7 @@ from cachetools import LRUCache
 from cterafs.errors import ConfigError, NotFound, StateError
 from cterafs.model import ROOT_INODE, Node
 from cterafs.namespace import schema
+from cterafs.namespace.findable import Order
 from cterafs.namespace.predicates import Plan, Query, restrict
 from cterafs.namespace.rows import COLUMNS, Acls, Row, node, read
 from cterafs.namespace.store import Store
@@ -29,13 +30,11 @@ _DEPTH_LIMIT: Final = 4096  # directories above an object; no path can name more
 _DISK: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOTADB})
 
 _STEP_DOWN: Final = (
-    f"SELECT inode FROM entry WHERE parent = ?1 AND name = ?2 AND kind >= {schema.FILE}"
-    f" AND EXISTS (SELECT 1 FROM entry AS up WHERE up.inode = ?1 AND up.kind >= {schema.DIRECTORY})"
+    f"SELECT id FROM entry WHERE parent = ?1 AND name = ?2 AND kind >= {schema.FILE}"
+    f" AND EXISTS (SELECT 1 FROM entry AS up WHERE up.id = ?1 AND up.kind >= {schema.DIRECTORY})"
 )
-_STEP_UP: Final = f"SELECT parent, name FROM entry WHERE inode = ? AND kind >= {schema.DIRECTORY}"
-_DIRECTORIES: Final = (
-    f"SELECT inode FROM entry WHERE parent = ? AND kind >= {schema.DIRECTORY} AND inode <> {ROOT_INODE}"
-)
+_STEP_UP: Final = f"SELECT parent, name FROM entry WHERE id = ? AND kind >= {schema.DIRECTORY}"
+_DIRECTORIES: Final = f"SELECT id FROM entry WHERE parent = ? AND kind >= {schema.DIRECTORY} AND id <> {ROOT_INODE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +57,28 @@ def search(store: Store, query: Query) -> Iterator[Found]:
     with store.held() as db, _explained(store, query):
         paths = _Paths(db)
         start, under = paths.resolve(query.under)
-        index, few = plan.best_index(db)
+        order, few = plan.best_order(db)
         restrict(db)
         acls = Acls()
         # Where most objects match, they come quickest with those of their directory, whose path is made once.
         walk = not plan.selective or (start != ROOT_INODE and not few)
-        rows = _walk(db, plan, start) if walk else _scan(db, plan, index)
+        rows = _walk(db, plan, start) if walk else _scan(db, plan, order)
         for row in rows:
             path = paths.of(row)
             if path is not None and (path == under or path.startswith(under + "/")):
                 yield Found(path, node(row, acls.text(db, row.acl)))
 
 
-def _scan(db: sqlite3.Connection, plan: Plan, index: str | None) -> Iterator[Row]:
-    for values in db.execute(plan.select(COLUMNS, index=index), plan.parameters):
-        yield read(values)
+def _scan(db: sqlite3.Connection, plan: Plan, order: Order | None) -> Iterator[Row]:
+    for statement in (plan.select(COLUMNS),) if order is None else plan.served(COLUMNS, order):
+        for values in db.execute(statement, plan.parameters):
+            yield read(values)
 
 
 def _walk(db: sqlite3.Connection, plan: Plan, start: int) -> Iterator[Row]:
     """What matches at and below an object, directory by directory: a part of the tree is less than all of an index."""
-    itself = plan.select(COLUMNS) + " AND entry.inode = :inode"
-    for values in db.execute(itself, {**plan.parameters, "inode": start}):
+    itself = plan.select(COLUMNS) + " AND entry.id = :start"
+    for values in db.execute(itself, {**plan.parameters, "start": start}):
         yield read(values)
     inside = plan.select(COLUMNS, parent=True)
     depth = [iter([(start,)])]
@@ -118,41 +118,41 @@ class _Paths:
         )
 
     def resolve(self, path: str) -> tuple[int, str]:
-        """The inode that a path names, and the path as those of results begin: the mount's root is empty.
+        """The row that a path names, and the path as those of results begin: the mount's root is empty.
 
         Raises:
             NotFound: nothing has this path.
         """
         names = [name for name in path.split("/") if name not in {"", "."}]
-        inode: int = ROOT_INODE
+        row_id: int = ROOT_INODE
         for name in names:
             try:
-                row = self._db.execute(_STEP_DOWN, (inode, name)).fetchone()
+                row = self._db.execute(_STEP_DOWN, (row_id, name)).fetchone()
             except UnicodeEncodeError:  # no shown name has lone surrogates
                 row = None
             if row is None:
                 raise NotFound(f"no such path in the index: {path!r}")
-            inode = row[0]
-        return inode, "".join(f"/{name}" for name in names)
+            row_id = row[0]
+        return row_id, "".join(f"/{name}" for name in names)
 
     def of(self, row: Row) -> str | None:
         above = self._directory(row.parent)
         return None if above is None else f"{above}/{row.name}"
 
-    def _directory(self, inode: int | None) -> str | None:
+    def _directory(self, row_id: int | None) -> str | None:
         """The path of a directory; None where it cannot be reached."""
         below: list[tuple[int, str]] = []
         path: str | None = None
-        while inode is not None and len(below) < _DEPTH_LIMIT:
-            if inode == ROOT_INODE:
+        while row_id is not None and len(below) < _DEPTH_LIMIT:
+            if row_id == ROOT_INODE:
                 path = ""
                 break
-            if inode in self._known:
-                path = self._known[inode]
+            if row_id in self._known:
+                path = self._known[row_id]
                 break
-            step = self._db.execute(_STEP_UP, (inode,)).fetchone()
-            below.append((inode, step[1] if step else ""))
-            inode = step[0] if step else None
+            step = self._db.execute(_STEP_UP, (row_id,)).fetchone()
+            below.append((row_id, step[1] if step else ""))
+            row_id = step[0] if step else None
         for number, name in reversed(below):
             path = None if path is None else f"{path}/{name}"
             self._known[number] = path

@@ -42,7 +42,7 @@ _COLUMNS: Final = "inode, guid, kind, parent, name, want, wire, folder_id, file_
 _INSERT: Final = f"INSERT INTO event VALUES (?, {', '.join(MARKS)})"
 _EVENT: Final = """(
     seq        INTEGER PRIMARY KEY,  -- the order of arrival: of a file, its inode
-    inode      INTEGER NOT NULL,     -- this and the others are the columns of `entry` in the index
+    inode      INTEGER NOT NULL,     -- `id` of `entry` in the index; the others are its columns of the same names
     guid       BLOB NOT NULL,
     kind       INTEGER NOT NULL,     -- FILE, DIRECTORY, CLOUD_FOLDER or GONE
     parent     INTEGER,
@@ -129,9 +129,9 @@ class Staging:
         with disk_errors(path, "written"):
             db = staging.db
             db.executescript(f"PRAGMA journal_mode = WAL; BEGIN IMMEDIATE; {_SCHEMA}")
-            known = index.execute("SELECT guid, inode FROM entry WHERE guid IS NOT NULL ORDER BY guid")
+            known = index.execute("SELECT guid, id FROM entry WHERE guid IS NOT NULL ORDER BY guid")
             db.executemany("INSERT INTO place (guid, inode, known) VALUES (?, ?, 1)", known)
-            generation, after, cursor = index.execute("SELECT generation, next_inode, cursor FROM state").fetchone()
+            generation, after, cursor = index.execute("SELECT generation, next_id, cursor FROM state").fetchone()
             first = after + _OWNERS
             db.execute("INSERT INTO state VALUES (1, ?, ?, ?, ?, 0)", (generation, first, first, cursor))
             db.execute("COMMIT")

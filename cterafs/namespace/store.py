@@ -32,26 +32,27 @@ _LONGEST_LOG: Final = 16 << 10  # pages of 4 KiB; a commit copies the log back i
 _DEPTH_LIMIT: Final = 4096  # directories above an entry: a path has 4096 bytes at most, so it cannot name more
 
 _SHOWN: Final = f"kind >= {schema.FILE}"
-_GET: Final = f"SELECT {COLUMNS} FROM entry WHERE inode = ? AND {_SHOWN}"
+_NUMBERED: Final = f"entry.id = ?1 & {schema.ROWS} AND entry.version = ?1 >> {schema.ROW_BITS}"
+_GET: Final = f"SELECT {COLUMNS} FROM entry WHERE {_NUMBERED} AND {_SHOWN}"
 _BY_GUID: Final = f"SELECT {COLUMNS} FROM entry WHERE guid = ? AND {_SHOWN}"
 _IN_DIRECTORY: Final = (
-    f"FROM entry JOIN entry AS up ON up.inode = ?1 AND up.kind >= {schema.DIRECTORY} WHERE entry.parent = ?1"
+    f"FROM entry JOIN entry AS up ON up.id = ?1 AND up.kind >= {schema.DIRECTORY} WHERE entry.parent = ?1"
 )
 _LOOKUP: Final = f"SELECT {COLUMNS} {_IN_DIRECTORY} AND entry.name = ?2"
 _CHILDREN: Final = f"SELECT {COLUMNS} {_IN_DIRECTORY} AND entry.name > ?2 ORDER BY entry.name LIMIT ?3"
 _BY_INODE: Final = (  # by the numbers themselves, not by way of the index of the directory's names
-    f"SELECT {COLUMNS} FROM entry WHERE inode > ?2 AND inode <= ?3 AND +parent = ?1 AND kind = {schema.FILE}"
-    " ORDER BY inode LIMIT ?4"
+    f"SELECT {COLUMNS} FROM entry WHERE id > ?2 & {schema.ROWS} AND id <= (?2 & {schema.ROWS}) + ?3"
+    f" AND version = ?2 >> {schema.ROW_BITS} AND +parent = ?1 AND kind = {schema.FILE} ORDER BY id LIMIT ?4"
 )
 _ENTRIES: Final = (
-    f"SELECT entry.inode, entry.name, entry.kind >= {schema.DIRECTORY}, entry.size, entry.mtime_ns, entry.ctime_ns"
+    f"SELECT {schema.INODE}, entry.name, entry.kind >= {schema.DIRECTORY}, entry.size, entry.mtime_ns, entry.ctime_ns"
     f" {_IN_DIRECTORY} AND entry.name > ?2 ORDER BY entry.name LIMIT ?3"
 )
 _UNKNOWN_PARENTS: Final = (
-    "SELECT folder_id, guid, (SELECT guid FROM entry AS child WHERE child.parent = entry.inode LIMIT 1)"
+    "SELECT folder_id, guid, (SELECT guid FROM entry AS child WHERE child.parent = entry.id LIMIT 1)"
     f" FROM entry WHERE kind <= {schema.DETACHED} AND kind = {schema.UNKNOWN} AND folder_id IS NOT NULL LIMIT ?"
 )
-_STEP_UP: Final = f"SELECT parent, name, kind FROM entry WHERE inode = ? AND {_SHOWN}"
+_STEP_UP: Final = f"SELECT parent, name, kind FROM entry WHERE {_NUMBERED} AND {_SHOWN}"
 
 
 class UnknownParent(NamedTuple):
@@ -166,9 +167,12 @@ class Store:
             return [self._node(db, row) for row in rows]
 
     def files_by_inode(self, parent: Inode, after: Inode, span: int, limit: int) -> list[Node]:
-        """Up to `limit` files of a directory in the order of their inode numbers: the `span` numbers after `after`."""
+        """Up to `limit` files of a directory in the order of their inode numbers, among the `span` after `after`.
+
+        Those whose content was replaced another number of times lie elsewhere, and are left out.
+        """
         with self._reader() as db:
-            rows = db.execute(_BY_INODE, (parent, after, after + span, limit)).fetchall()
+            rows = db.execute(_BY_INODE, (parent, after, span, limit)).fetchall()
             return [self._node(db, row) for row in rows]
 
     def entries(self, parent: Inode, after: str | None, limit: int) -> list[Dirent]:

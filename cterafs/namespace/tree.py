@@ -14,9 +14,10 @@ import msgspec
 from cterafs.model import Change, Cursor, Event, FolderInfo
 from cterafs.namespace import naming
 from cterafs.namespace.batch import Batch
-from cterafs.namespace.building import attach, build, concerns_readers, detach, folded, index_for_find
+from cterafs.namespace.building import attach, build, concerns_readers, detach, folded
 from cterafs.namespace.disk import disk_errors, interruptible
 from cterafs.namespace.edit import Edit, Totals
+from cterafs.namespace.findable import make_findable, merge
 from cterafs.namespace.guid import guid_key
 from cterafs.namespace.relisting import Relisting
 from cterafs.namespace.rows import COLUMNS, Acls, integer, node, read, stored, stored_or_none
@@ -30,6 +31,7 @@ from cterafs.namespace.schema import (
     LISTING,
     OPEN,
     ROOT,
+    ROWS,
     SWEEPING,
     UNKNOWN,
 )
@@ -43,11 +45,11 @@ Layout = Literal["folder", "owner"]
 log = logging.getLogger(__name__)
 
 _STAGED_FROM: Final = 250_000  # entries: up to here somebody who reads meanwhile sees the first import grow
-_COPIED_FROM: Final = 500  # rows written: some 4,000 pages in the log, and 50 ms to copy them back
+_COPIED_FROM: Final = 4_000  # rows written: 10,000 pages of log, 60 ms to copy; the more, the fewer are copied twice
 _APPLIED_AT_ONCE: Final = 2_000  # as many as a page of events has
 _APPEARED: Final = (
-    f"SELECT {COLUMNS} FROM entry WHERE inode > ? AND inode < ? AND kind >= {FILE} AND parent < ? AND parent > 0"
-    " ORDER BY inode LIMIT ?"
+    f"SELECT {COLUMNS} FROM entry WHERE id > ? AND id < ? AND kind >= {FILE} AND parent < ? AND parent > 0"
+    " ORDER BY id LIMIT ?"
 )
 _CLOUD_FOLDERS: Final = f"SELECT {COLUMNS} FROM entry WHERE kind = {CLOUD_FOLDER}"
 
@@ -68,9 +70,10 @@ class Tree:
         self._layout: Final[Layout] = layout
         self._shown_meanwhile: Final = shown_meanwhile
         self._acls: Final = Acls()
+        self._directories: Final[dict[bytes, int]] = {}  # see Edit
         self._logged = 0  # rows written since the log was last copied back
         self._staging: Staging | None = None
-        self._untold: tuple[int, int, int] | None = None  # the first and last inode built, and the last told of
+        self._untold: tuple[int, int, int] | None = None  # the first and last row built, and the last told of
         self._db: Final = store.writer()
         self._relisting: Final = Relisting(self._db)
         try:
@@ -138,7 +141,7 @@ class Tree:
                 self._set(cursor=stored(cursor))
             if listing and complete:
                 self._set(imported=1, relist=SWEEPING if relist != IDLE else IDLE)
-                index_for_find(self._db)
+                make_findable(self._db)
         return self._batch(changes)
 
     def set_folders(self, folders: Iterable[FolderInfo]) -> Batch:
@@ -162,8 +165,14 @@ class Tree:
         return self._logged >= _COPIED_FROM
 
     def checkpoint(self) -> None:
-        """Copies the log back into the database. Apart from the commits, so that a change is seen before it is done."""
+        """Copies the log back into the database, and brings up to date what `find` goes by.
+
+        Apart from the commits, so that a change is seen before it is done.
+        """
         self._logged = 0
+        with self._editing():
+            merge(self._db)
+            self._db.execute("COMMIT")
         with disk_errors(self.store.database, "written"):
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
@@ -178,7 +187,7 @@ class Tree:
         with self._editing():
             self._relisting.begin()
             self._set(staging=0)
-            known = self._db.execute("SELECT EXISTS (SELECT 1 FROM entry WHERE inode <> ?)", (ROOT,)).fetchone()[0]
+            known = self._db.execute("SELECT EXISTS (SELECT 1 FROM entry WHERE id <> ?)", (ROOT,)).fetchone()[0]
             # What was asked about in vain may be known now.
             self._db.execute(f"UPDATE entry SET kind = {UNKNOWN} WHERE kind <= {DETACHED}")
             text = msgspec.json.encode(sorted(set(selection))).decode()
@@ -267,17 +276,17 @@ class Tree:
             relist = self._state("relist")
             if relist != IDLE:
                 self._relisting.mark_built()
-            self._set(next_inode=last, cursor=staging.state("cursor"), staging=0, imported=1)
+            self._set(next_id=last, cursor=staging.state("cursor"), staging=0, imported=1)
             changes = [*built.changes, *self._apply_odd(staging, mark=relist != IDLE)]
             self._set(relist=SWEEPING if relist != IDLE else IDLE)
-            index_for_find(self._db)
+            make_findable(self._db)
         self._untold = (first, last, first - 1)
         return self._batch([change for change in folded(changes) if concerns_readers(change, first, last)])
 
     def _apply_odd(self, staging: Staging, *, mark: bool) -> Iterator[Change]:
         odd = staging.odd()
         while events := list(itertools.islice(odd, _APPLIED_AT_ONCE)):
-            edit = Edit(self._db, self._acls, next_inode=self._state("next_inode"), layout=self._layout)
+            edit = self._edit()
             yield from self._apply(edit, [(guid_key(e.guid), None if e.deleted else e) for e in events], ())
             if mark:
                 self._relisting.mark(edit.items[guid_key(e.guid)].new for e in events if not e.deleted)
@@ -288,7 +297,7 @@ class Tree:
         with self._editing():
             rows = self._db.execute(_APPEARED, (after, last, first, _APPLIED_AT_ONCE)).fetchall()
             changes = [Change(None, node(row, self._acls.text(self._db, row.acl))) for row in map(read, rows)]
-        self._untold = (first, last, rows[-1][0]) if len(rows) == _APPLIED_AT_ONCE else None
+        self._untold = (first, last, rows[-1][0] & ROWS) if len(rows) == _APPLIED_AT_ONCE else None
         return self._batch(changes)
 
     def _clear_up(self) -> None:
@@ -323,9 +332,9 @@ class Tree:
         with disk_errors(self.store.database, "written"):
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                yield Edit(self._db, self._acls, next_inode=self._state("next_inode"), layout=self._layout)
+                yield self._edit()
             except BaseException:
-                self._acls.forget()
+                self._forget()
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
@@ -334,7 +343,7 @@ class Tree:
         self, edit: Edit, keyed: Sequence[tuple[bytes, Event | None]], unanswered: Sequence[bytes]
     ) -> list[Change]:
         parents = [e.parent_guid for _, e in keyed if e is not None and e.parent_guid]
-        edit.load(dict.fromkeys([key for key, _ in keyed] + [edit.parent_key(p) for p in parents] + list(unanswered)))
+        edit.load([*(key for key, _ in keyed), *unanswered], parents)
         edit.renumber(keyed)
         for key, event in keyed:
             if event is None:
@@ -349,7 +358,7 @@ class Tree:
         naming.settle(edit)
         changes = edit.write()
         self._logged += len(edit.items)
-        self._set(next_inode=edit.next_inode)
+        self._set(next_id=edit.next_id)
         self._count(edit.totals)
         return changes
 
@@ -362,7 +371,15 @@ class Tree:
         )
 
     def _batch(self, changes: Sequence[Change]) -> Batch:
-        return Batch(self._db, self.store.database, self._acls.forget, changes)
+        return Batch(self._db, self.store.database, self._forget, changes)
+
+    def _forget(self) -> None:
+        """After a rollback: what is known of the database may be untrue."""
+        self._acls.forget()
+        self._directories.clear()
+
+    def _edit(self) -> Edit:
+        return Edit(self._db, self._acls, self._directories, next_id=self._state("next_id"), layout=self._layout)
 
     def _adopt_layout(self) -> None:
         """Places the cloud folders as this mount wants them; before anyone reads, so without changes to tell."""

@@ -1,19 +1,20 @@
 """Directories as a walk through the tree meets them: each one's sub-directories next, in their order.
 
 A query takes a thread hop of some 0.1 ms, in which a small directory could be read several times. So when somebody
-walks from one directory to the next, the following ones are read in the same hop. Pure bookkeeping; no I/O.
+walks from one directory to the next, those that come after it are read in the same hop: what lies in it first, then its
+siblings. Pure bookkeeping; no I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 
 from cterafs.model import Change, Dirent, Inode
 
-AHEAD = 16
+AHEAD = 32
 """Directories read beyond the one that was asked for: what makes the hop a small part of the work."""
 
 SMALL = 100
@@ -34,6 +35,30 @@ class _Walk:
     expected: int = 0
 
 
+def come_next(
+    entries: Iterable[Dirent], following: Sequence[Inode], read: Callable[[Inode], list[Dirent]]
+) -> dict[Inode, list[Dirent]]:
+    """The listings of the directories that a walk comes to next.
+
+    Args:
+        entries: of the directory where it is.
+        following: the directories that it comes to after that.
+        read: gives the entries of a directory, one more than `SMALL` at most.
+    """
+    found: dict[Inode, list[Dirent]] = {}
+    ahead = [*reversed(following), *_directories_backwards(entries)]
+    while ahead and len(found) < AHEAD:
+        directory = ahead.pop()
+        found[directory] = listing = read(directory)
+        if len(listing) <= SMALL:
+            ahead += _directories_backwards(listing)
+    return found
+
+
+def _directories_backwards(entries: Iterable[Dirent]) -> list[Inode]:
+    return [entry.inode for entry in entries if entry.is_dir][::-1]
+
+
 class Walks:
     """What is known of directories since the last change of any of them."""
 
@@ -46,15 +71,23 @@ class Walks:
         parent: Inode | None = self._parents.get(directory)
         return parent
 
-    def visit(self, directory: Inode) -> Sequence[Inode]:
-        """Somebody begins to list `directory`; the answer is what they will list next if they go on so."""
+    def visit(self, directory: Inode) -> Sequence[Inode] | None:
+        """Somebody begins to list `directory`; the answer is what they will list next if they go on so, once they have
+        listed what lies in it. None: they do not go from one to the next."""
         walk = self._walks.get(self._parents.get(directory, directory))
         if walk is None or directory not in walk.directories[walk.expected : walk.expected + 1]:
             if walk is not None and directory in walk.directories:
                 walk.expected = walk.directories.index(directory) + 1
-            return ()
+            return None
         walk.expected += 1
-        return walk.directories[walk.expected : walk.expected + AHEAD]
+        following: list[Inode] = []
+        above: Inode | None = directory
+        while above is not None and len(following) < AHEAD:  # its siblings, then those of its parent, and so on
+            above = self._parents.get(above)
+            walk = self._walks.get(above) if above is not None else None
+            if walk is not None:
+                following += walk.directories[walk.expected : walk.expected + AHEAD - len(following)]
+        return following
 
     def listed(self, directory: Inode, entries: Iterable[Dirent], *, more: bool) -> None:
         """These are the entries of `directory`; `more`: those behind the ones before."""

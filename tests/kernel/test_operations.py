@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyfuse3
 import pytest
 
@@ -31,8 +33,8 @@ class Volume:
         first = 0 if after is None else int(after) + 1
         return [Dirent(Inode(n + 2), f"{n:05}", 0, 1, 0, 0) for n in range(first, min(first + limit, self._total))]
 
-    def acquire(self, inode: Inode) -> None:
-        self.acquired.append(inode)
+    def acquire_all(self, inodes: Iterable[Inode]) -> None:
+        self.acquired += inodes
 
 
 def operations(volume: Volume) -> Operations:

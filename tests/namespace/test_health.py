@@ -133,7 +133,7 @@ def test_what_a_check_finds_is_imported_again(tmp_path: Path, sound: bytes, capl
     with open_or_rebuild(tmp_path) as store:
         assert verify(store) == []
     db = sqlite3.connect(database)
-    page = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'entry_find_size'").fetchone()[0]
+    page = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'find_size'").fetchone()[0]
     db.close()
     damaged = bytearray(sound)
     damaged[page * PAGE - 40 : page * PAGE] = bytes(40)

@@ -9,9 +9,27 @@ from hypothesis import strategies as st
 
 from cterafs.model import Inode
 from cterafs.namespace.references import LARGEST, PAGE, References
+from cterafs.namespace.schema import ROW_BITS
 
-INODES = st.sampled_from([1, 2, PAGE - 1, PAGE, 5 * PAGE + 7, 2**60])
+AGAIN = 1 << ROW_BITS  # the same row with new content
+INODES = st.sampled_from([1, 2, PAGE - 1, PAGE, 5 * PAGE + 7, 2**60, 2 + AGAIN, 2 + 5 * AGAIN, 1 + 9 * AGAIN])
 STEPS = st.lists(st.tuples(INODES, st.integers(-2 * LARGEST, 2 * LARGEST)), max_size=30)
+
+
+@given(st.lists(INODES), STEPS)
+def test_many_at_once_count_as_one_after_the_other(inodes: list[int], steps: list[tuple[int, int]]) -> None:
+    together, alone = References(), References()
+    for inode, change in steps:
+        for _ in range(change):
+            together.add_all([Inode(inode), *map(Inode, inodes)])
+            for each in (inode, *inodes):
+                alone.add(Inode(each))
+        together.subtract(Inode(inode), -min(change, 0))
+        alone.subtract(Inode(inode), -min(change, 0))
+        assert len(together) == len(alone)
+        for known in {each for each, _ in steps} | {*inodes}:
+            assert (Inode(known) in together) == (Inode(known) in alone)
+    assert vars(together) == vars(alone)
 
 
 @given(STEPS)
@@ -24,7 +42,7 @@ def test_it_counts_as_a_dictionary_would(steps: list[tuple[int, int]]) -> None:
             references.subtract(Inode(inode), -change)
         expected[inode] = max(0, expected[inode] + change)
         expected += Counter()
-        assert all((Inode(known) in references) == (known in expected) for known in (1, 2, PAGE, inode))
+        assert all((Inode(known) in references) == (known in expected) for known in (1, 2, PAGE, 2 + AGAIN, inode))
         assert len(references) == len(expected)
 
 
@@ -37,3 +55,15 @@ def test_ten_thousand_inodes_in_a_row_take_three_pages_and_give_them_back() -> N
         references.subtract(Inode(inode), 1)
     assert not references._pages
     assert not references._live
+
+
+def test_rows_with_new_contents_take_five_bytes_each() -> None:
+    references = References()
+    for row in range(1, PAGE):
+        references.add(Inode(row + (row % 7 << ROW_BITS)))
+    assert len(references._pages) == len(references._versions) == 1
+    assert not references._more
+    for row in range(1, PAGE):
+        references.subtract(Inode(row + (row % 7 << ROW_BITS)), 1)
+    assert not references._pages
+    assert not references._versions

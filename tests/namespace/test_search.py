@@ -10,7 +10,8 @@ import pytest
 
 from cterafs.errors import ConfigError, NotFound, StateError
 from cterafs.model import Event
-from cterafs.namespace import predicates
+from cterafs.namespace import findable, predicates
+from cterafs.namespace.findable import NAMES, SIZES, TIMES, Order
 from cterafs.namespace.search import Query, search
 from cterafs.namespace.store import Store
 from cterafs.namespace.tree import Tree
@@ -185,25 +186,26 @@ def test_ends_with_the_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "index"),
+    ("query", "order"),
     [
-        (Query(name="file 12*"), "entry_find_name"),
+        (Query(name="file 12*"), NAMES),
         (Query(name="[f]ile*"), None),
-        (Query(name="file*", size=("+", 2990)), "entry_find_size"),
-        (Query(name="file 1*", size=("-", 2990), newer_ns=2998 * SECOND), "entry_find_time"),
+        (Query(name="file*", size=("+", 2990)), SIZES),
+        (Query(name="file 1*", size=("-", 2990), newer_ns=2998 * SECOND), TIMES),
         (Query(kind="d"), None),
     ],
 )
-def test_the_index_with_the_fewest_matches_serves(tmp_path: Path, query: Query, index: str | None) -> None:
+def test_the_order_with_the_fewest_matches_serves(tmp_path: Path, query: Query, order: Order | None) -> None:
     entries = [file(f"f{n}", f"file {n}", "r", size=n, mtime=n) for n in range(3000)]
     with Store.open(tmp_path) as store, Tree(store) as tree:
         tree.prepare([directory("r", "Docs", None), *entries], listing=True, complete=True).commit()
         with store.held() as db:
             plan = predicates.Plan(query)
-            assert plan.best_index(db) == (index, index is not None)
-            steps = db.execute(f"EXPLAIN QUERY PLAN {plan.select('inode', index=index)}", plan.parameters).fetchall()
-            how = steps[0][3]
-            assert how.startswith(f"SEARCH entry USING INDEX {index} (" if index else "SCAN entry")
+            assert plan.best_order(db) == (order, order is not None)
+            statement = plan.select("entry.id") if order is None else plan.served("entry.id", order)[0]
+            steps = db.execute(f"EXPLAIN QUERY PLAN {statement}", plan.parameters).fetchall()
+            how = [step[3] for step in steps]
+            assert how[0].startswith("SCAN entry" if order is None else "SEARCH found USING PRIMARY KEY (value")
 
 
 @pytest.mark.parametrize("name", ["a\ud7ff*", "\U0010ffff*", "a\U0010ffff", "\ue000", "*"])
@@ -214,3 +216,18 @@ def test_prefixes_at_the_edges_of_unicode(tmp_path: Path, name: str) -> None:
         tree.prepare([directory("r", "Docs", None), *entries], listing=True, complete=True).commit()
         expected = [f"/Docs/{wanted}" for wanted in names if fnmatch.fnmatchcase(wanted, name)]
         assert paths(store, Query(name=name, kind="f")) == sorted(expected)
+
+
+def test_what_changes_again_and_again_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findable, "_LONGEST_LIST", 3)
+    with Store.open(tmp_path) as store, Tree(store) as tree:
+        tree.prepare([directory("r", "Docs", None), file("1", "a", "r", 1)], listing=True, complete=True).commit()
+        for size in (2, 3, 4, 1, 2, 1, 5, 6):
+            tree.prepare([file("1", "a", "r", size)]).commit()
+            for _ in range(2):
+                found = [hit.node.size for each in range(8) for hit in search(store, Query(size=("=", each)))]
+                assert found == [size]
+                tree.checkpoint()
+        with store.held() as db:
+            assert db.execute("SELECT count(*) FROM find_size").fetchone() == (1,)
+            assert db.execute("SELECT count(*) FROM stale_size").fetchone()[0] < 3

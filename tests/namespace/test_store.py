@@ -12,6 +12,7 @@ import pytest
 from cterafs.errors import StateError
 from cterafs.model import Cursor, Event, FolderInfo, Inode, Node
 from cterafs.namespace import schema
+from cterafs.namespace.findable import SIZES
 from cterafs.namespace.predicates import Plan, Query
 from cterafs.namespace.store import _ENTRIES as ENTRIES
 from cterafs.namespace.store import Store, UnusableIndex, set_aside
@@ -379,13 +380,16 @@ def test_an_index_of_version_1_goes_on(tmp_path: Path, store: Store, tree: Tree)
     db = sqlite3.connect(tmp_path / "index.db")
     db.executescript(
         "ALTER TABLE state DROP COLUMN staging; ALTER TABLE state DROP COLUMN open; DROP INDEX entry_name;"
+        "DROP TABLE stale_name; DROP TABLE stale_size; DROP TABLE stale_time; ALTER TABLE entry DROP COLUMN version;"
+        "ALTER TABLE entry RENAME COLUMN id TO inode; ALTER TABLE seen RENAME COLUMN id TO inode;"
+        "ALTER TABLE state RENAME COLUMN next_id TO next_inode;"
         "CREATE INDEX entry_name ON entry (parent, name) WHERE parent IS NOT NULL; PRAGMA user_version = 1;"
     )
     db.close()
     with Store.open(tmp_path) as newer, Tree(newer) as writer:
         assert (newer.cursor, newer.crashed, at(newer, "/Docs/a").size) == ("c", False, 5)
         with newer.held() as db:
-            assert Plan(Query(size=("=", 5))).best_index(db) == ("entry_find_size", True)
+            assert Plan(Query(size=("=", 5))).best_order(db) == (SIZES, True)
         assert_listing_reads_no_rows(newer)
         writer.prepare([file("b", "b", "r")], Cursor("d"), listing=True, complete=True).commit()
         assert newer.imported

@@ -12,6 +12,7 @@ import pytest
 
 from cterafs.errors import StateError
 from cterafs.model import Change, Cursor, Event, FolderInfo, Inode, Node
+from cterafs.namespace import edit
 from cterafs.namespace.names import distinct
 from cterafs.namespace.schema import IDLE, LISTING, SWEEPING
 from cterafs.namespace.store import Store
@@ -81,6 +82,21 @@ def test_new_content_is_a_new_inode(mount: Mount, values: dict[str, object]) -> 
     assert new.inode > old.inode
     assert changes == [Change(old, new)]
     assert mount.store.get(old.inode) is None
+
+
+def test_no_number_comes_back_however_often_a_file_is_written(mount: Mount, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edit, "LAST_VERSION", 2)
+    numbers: list[Inode] = []
+    for size in range(8):
+        mount.told(file("a", "a.txt", size=size), file("below", "b", "a"))
+        assert mount.at("/Docs/a.txt").size == size
+        assert all(mount.store.get(number) is None for number in numbers)
+        numbers.append(mount.at("/Docs/a.txt").inode)
+        assert mount.store.path(numbers[-1]) == "/Docs/a.txt"
+    assert len({*numbers}) == 8
+    mount.told(directory("a", "a.txt"))
+    assert mount.at("/Docs/a.txt").inode not in numbers
+    assert mount.names("/Docs/a.txt") == ["b"]
 
 
 def test_other_attributes_and_places_keep_the_inode(mount: Mount) -> None:

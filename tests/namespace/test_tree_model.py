@@ -12,18 +12,24 @@ from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cterafs.model import Change, Cursor, Event, FolderInfo, Inode, Node
+from cterafs.namespace import findable as findable_module
+from cterafs.namespace.findable import NAMES as BY_NAME
+from cterafs.namespace.findable import SIZES, TIMES, is_findable
 from cterafs.namespace.guid import guid_key
 from cterafs.namespace.names import distinct, safe
+from cterafs.namespace.search import Query, search
 from cterafs.namespace.store import Counts, Store
 from cterafs.namespace.tree import Layout, Tree
 
 Listing: TypeAlias = dict[str, tuple[str, bool, int]]
 """By path: guid, whether it is a directory, size."""
 
+SECOND = 1_000_000_000
 UUID = "4fbc5aca-71d7-4bbf-9928-695d3b2dc711"
 DIRECTORIES = [f"{UUID}:{number}" for number in (256, 255, 1)] + ["\ud800"]
 FILES = [f"{UUID}:{number}" for number in (0, 2, 65536)] + ["a", "plain"]
@@ -174,7 +180,7 @@ def pages(history: Sequence[Event], cuts: Sequence[int]) -> Iterator[Sequence[Ev
 def recount(store: Store) -> Counts:
     db = store.writer()
     try:
-        rows = db.execute("SELECT kind, size FROM entry WHERE inode <> 1").fetchall()
+        rows = db.execute("SELECT kind, size FROM entry WHERE id <> 1").fetchall()
     finally:
         db.close()
     files = [size for kind, size in rows if kind == 2]
@@ -184,6 +190,33 @@ def recount(store: Store) -> Counts:
         bytes=sum(files),
         orphans=sum(kind in {0, 1} for kind, _ in rows),
     )
+
+
+def findable(store: Store) -> None:
+    """Asserts that a search finds by each of the orders what lies in the tree, once, and nothing else."""
+    nodes = listed(store)
+    for size in (0, 1):
+        expected = {path for path, node in nodes.items() if not node.is_dir and node.size == size}
+        assert sorted(hit.path for hit in search(store, Query(size=("=", size)))) == sorted(expected)
+    expected = {path for path, node in nodes.items() if node.mtime_ns > 2 * SECOND}
+    assert sorted(hit.path for hit in search(store, Query(newer_ns=2 * SECOND))) == sorted(expected)
+    expected = {path for path, node in nodes.items() if node.name.startswith("a")}
+    assert sorted(hit.path for hit in search(store, Query(name="a*"))) == sorted(expected)
+    with store.held() as db:
+        if is_findable(db):
+            for order in (BY_NAME, SIZES, TIMES):
+                fresh = f"id NOT IN (SELECT id FROM {order.stale})"
+                told = db.execute(f"SELECT value, id FROM {order.table} WHERE {fresh}").fetchall()
+                true = db.execute(f"SELECT {order.value}, id FROM entry WHERE {order.condition} AND {fresh}").fetchall()
+                assert sorted(told) == sorted(true)
+
+
+def listed(store: Store, parent: int = 1, path: str = "") -> dict[str, Node]:
+    nodes = {f"{path}/{node.name}": node for node in store.children(Inode(parent), None, 1000)}
+    for place, node in [*nodes.items()]:
+        if node.is_dir:
+            nodes |= listed(store, node.inode, place)
+    return nodes
 
 
 CUTS = st.lists(st.integers(0, 1000), max_size=8)
@@ -221,6 +254,28 @@ def test_any_history_ends_as_the_model_does(
         assert [change for change in batch.changes if change.old is None or change.new is None] == []
         assert batch.changes == []
         batch.rollback()
+
+
+@settings(max_examples=200, deadline=None)
+@given(HISTORIES, CUTS, st.integers(0, 8), st.sampled_from([1, 4, 1000]), st.booleans())
+def test_what_lies_in_the_tree_is_found_at_any_moment(
+    history: list[Event], cuts: list[int], complete_at: int, longest: int, swept: bool
+) -> None:
+    times = {1: -SECOND - 1, 2: SECOND, 3: 3 * SECOND}  # what is before 1970 is rounded otherwise
+    told = [msgspec.structs.replace(event, mtime_ns=times.get(event.folder_id or 0)) for event in history]
+    with opened() as (store, tree), pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(findable_module, "_LONGEST_LIST", longest)
+        for number, page in enumerate(pages(told, cuts)):
+            tree.prepare(page, Cursor(str(number)), listing=True, complete=number == complete_at).commit()
+            findable(store)
+            tree.checkpoint()
+            findable(store)
+        if swept:
+            tree.begin_relist()
+            tree.prepare(told[:3], Cursor(""), listing=True, complete=True).commit()
+            while tree.sweeping:
+                tree.sweep().commit()
+            findable(store)
 
 
 def assert_numbers_are_kept(before: dict[str, Node], after: dict[str, Node]) -> None:

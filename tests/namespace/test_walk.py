@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cterafs.model import Change, Dirent, Inode, Node
-from cterafs.namespace.walk import AHEAD, Walks
+from cterafs.namespace.walk import AHEAD, SMALL, Walks, come_next
 
 TOP = Inode(10)
 SUBS = [Inode(100 + number) for number in range(AHEAD * 2)]
@@ -37,9 +37,9 @@ def test_whoever_goes_from_one_to_the_next_is_expected_to_go_on(walks: Walks) ->
 
 
 def test_whoever_jumps_about_is_not(walks: Walks) -> None:
-    assert walks.visit(SUBS[7]) == ()
-    assert walks.visit(SUBS[3]) == ()
-    assert walks.visit(Inode(5555)) == ()
+    assert walks.visit(SUBS[7]) is None
+    assert walks.visit(SUBS[3]) is None
+    assert walks.visit(Inode(5555)) is None
     assert walks.visit(SUBS[4])[:1] == [SUBS[5]]
 
 
@@ -58,6 +58,36 @@ def test_a_second_page_adds_to_the_first(walks: Walks) -> None:
 
 def test_a_change_anywhere_makes_everything_doubtful_but_who_lies_where(walks: Walks) -> None:
     walks.forget([Change(node(SUBS[5]), None)])
-    assert walks.visit(SUBS[0]) == ()
+    assert walks.visit(SUBS[0]) is None
     assert walks.parent(SUBS[4]) == TOP
     assert walks.parent(SUBS[5]) is None
+
+
+def test_behind_the_last_of_some_siblings_come_those_of_their_parent(walks: Walks) -> None:
+    walks.visit(SUBS[0])
+    walks.listed(SUBS[0], [directory(7000), directory(7001)], more=False)
+    assert walks.visit(Inode(7000)) == [Inode(7001), *SUBS[1:AHEAD]]
+    assert walks.visit(Inode(7001)) == SUBS[1 : 1 + AHEAD]
+    assert walks.visit(SUBS[1]) == SUBS[2 : 2 + AHEAD]
+
+
+def test_what_lies_in_a_directory_comes_before_its_siblings() -> None:
+    tree = {
+        1: [directory(2), file(3), directory(4)],
+        2: [directory(5), directory(6)],
+        4: [],
+        5: [directory(8)],
+        6: [],
+        7: [],
+        8: [],
+    }
+    found = come_next(tree[1], [Inode(7)], lambda inode: tree[inode])
+    assert [*found] == [2, 5, 8, 6, 4, 7]
+    assert all(found[inode] is tree[inode] for inode in found)
+
+
+def test_no_more_is_read_ahead_than_is_worth_it() -> None:
+    endless = come_next([directory(1)], [], lambda inode: [directory(inode + 1)])
+    assert [*endless] == [*range(1, AHEAD + 1)]
+    large = [directory(number) for number in range(2, SMALL + 3)]
+    assert [*come_next([directory(1)], [Inode(9999)], lambda inode: large if inode == 1 else [])] == [1, 9999]

@@ -114,7 +114,7 @@ class _Element:
             case "list":
                 return self.items
             case "obj":
-                return XmlObject(self.named, self.attributes.get("class"))
+                return XmlObject(self.named, self.attributes.get("class") or None)
             case _:  # att
                 return self.items[-1] if self.items else None
 

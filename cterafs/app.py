@@ -20,7 +20,7 @@ import trio
 
 import cterafs
 from cterafs import control, process
-from cterafs.clients import direct_client, portal_client
+from cterafs.clients import direct_client, download_settings, portal_client
 from cterafs.config import Config, DirectCredentials, PortalCredentials, state_directory, trust
 from cterafs.content.blockcodec import BlockCodec, EncryptingCodec
 from cterafs.content.blockstore import Bounds
@@ -29,6 +29,8 @@ from cterafs.content.disk import PENDING, DiskCache
 from cterafs.content.fill import DiskFill
 from cterafs.content.memory import BlockMemory
 from cterafs.direct import RemoteFile
+from cterafs.direct.remote import BlockSource
+from cterafs.downloading.process import DownloadedApart, DownloadProcess, download_process
 from cterafs.errors import (
     AuthenticationError,
     ConfigError,
@@ -86,6 +88,7 @@ class Running:
     follower: Follower
     memory: BlockMemory
     disk: DiskCache | None
+    downloads: DownloadProcess | None
 
 
 @asynccontextmanager
@@ -112,12 +115,19 @@ async def open_volume(
         disk = stack.enter_context(_disk_cache(config, credentials.direct))
         portal = await stack.enter_async_context(portal_client(config, credentials.portal))
         direct = await stack.enter_async_context(direct_client(config, credentials.direct))
+        apart = stack.enter_context(download_process(download_settings(config), config.cache.memory))
         nursery = await stack.enter_async_context(trio.open_nursery())
+        source: BlockSource = direct
+        if apart is not None:
+            # Before it is mounted: a process that is just being made has all our files open, the connection to the
+            # kernel too, which would then outlive us by a moment.
+            await nursery.start(apart.run)
+            source = DownloadedApart(direct, apart)
         stats, memory = Stats(), BlockMemory(config.cache.memory)
         volume = Volume(
             store,
             cache=BlockCache(memory, nursery, stats, disk),
-            remote=lambda file_id, size, fingerprint: RemoteFile(direct, file_id, size, fingerprint),
+            remote=lambda file_id, size, fingerprint: RemoteFile(source, file_id, size, fingerprint),
             nursery=nursery,
             options=VolumeOptions(readahead=config.readahead.max, timeout=config.direct.timeout),
             stats=stats,
@@ -135,7 +145,7 @@ async def open_volume(
         nursery.start_soon(_note_when_current, follower, current)
         if store.crashed:
             nursery.start_soon(partial(trio.to_thread.run_sync, verify, store, abandon_on_cancel=True))
-        yield Running(volume, follower, memory, disk)
+        yield Running(volume, follower, memory, disk, apart)
         nursery.cancel_scope.cancel()
 
 
@@ -323,6 +333,7 @@ async def _status(running: Running, path: Path) -> dict[str, Any]:
     return {
         "mountpoint": str(path),
         "pid": os.getpid(),
+        "download_pid": running.downloads and running.downloads.pid,
         "version": cterafs.__version__,
         "state": feed.state,
         "since": feed.since,

@@ -1,4 +1,4 @@
-"""The two clients, from a configuration and its credentials."""
+"""The clients, from a configuration and its credentials."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cterafs.config import Config, DirectCredentials, PortalCredentials, Secret
 from cterafs.direct import DirectIO
+from cterafs.downloading.messages import Settings
 from cterafs.portal import Portal
 
 
@@ -42,6 +43,18 @@ def direct_client(config: Config, credentials: DirectCredentials) -> DirectIO:
         storage_verify_tls=config.direct.verify_tls,
         storage_ca_file=_text(config.direct.ca_file),
         storage_hosts=config.direct.storage_hosts,
+        workers=config.direct.workers,
+        timeout=config.direct.timeout,
+    )
+
+
+def download_settings(config: Config) -> Settings:
+    """How a process that only downloads does it. It gets none of the credentials."""
+    return Settings(
+        portal_url=config.portal.url,
+        hosts=tuple(config.direct.storage_hosts),
+        verify_tls=config.direct.verify_tls,
+        ca_file=_text(config.direct.ca_file),
         workers=config.direct.workers,
         timeout=config.direct.timeout,
     )

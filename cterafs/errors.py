@@ -251,7 +251,7 @@ class BlockInfo:
 
 
 class BlockError(DirectIOError):
-    """Base of the errors of one block; `block` tells which."""
+    """Base of the errors of one block; `block` tells which, `detail` what is wrong with it."""
 
     summary = "a block failed"
     retryable = True
@@ -260,6 +260,7 @@ class BlockError(DirectIOError):
         where = f"block at {block.offset} of {block.length} bytes"
         super().__init__(block.file_id, f"{where}{': ' + detail if detail else ''}")
         self.block = block
+        self.detail = detail
 
 
 class DownloadError(BlockError):

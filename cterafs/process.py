@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import sys
 
@@ -11,6 +12,9 @@ log = logging.getLogger(__name__)
 SWITCH_INTERVAL = 0.001
 """Seconds that a thread may keep the interpreter when another one wants it. With Python's 5 ms, a page of events that
 is being applied delays a read by up to 17 ms, with 1 ms by up to 6."""
+
+GARBAGE = 10_000
+"""Objects that may be made until cycles are looked for: with Python's 700, that is 3 % of the time of a fast read."""
 
 # Of mallopt(3). Blocks come and go all the time; by default, the C library maps new memory for each of them and gives
 # it back, or spreads them over the heaps of many threads. To write into memory that was used before is twice as fast
@@ -39,6 +43,8 @@ def conceal() -> None:
 def tune() -> None:
     """Makes threads wait for each other less, and memory be used again."""
     sys.setswitchinterval(SWITCH_INTERVAL)
+    gc.freeze()  # what was imported stays
+    gc.set_threshold(GARBAGE)
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):

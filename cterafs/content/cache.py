@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import trio
 
 from cterafs.content.blockindex import Place
 from cterafs.content.disk import DiskCache
-from cterafs.content.memory import BlockKey, BlockMemory
+from cterafs.content.memory import BlockKey, BlockMemory, Plain
 from cterafs.content.renting import Renting
 from cterafs.direct.landing import Landing
 from cterafs.errors import BlockError, BlockInfo, CteraError, DirectIOError
@@ -73,7 +74,7 @@ class Flight:
         self.ended = False
         self._news = trio.Event()
         self._read: int | None = None  # the attempt that the first bytes came from which were read before its end
-        self._data: bytes | None = None
+        self._data: Plain | None = None
         self._error: Exception | None = None
 
     async def part(self, start: int, stop: int) -> memoryview | None:
@@ -84,7 +85,7 @@ class Flight:
         """
         with self.run:
             while not self.ended:
-                self.landing.awaited = min(self.landing.awaited, stop)
+                self.landing.await_bytes(stop)
                 attempt, part = self.landing.attempt, self.landing.part(start, stop)
                 if part is not None:
                     self._read = self._read or attempt
@@ -99,7 +100,7 @@ class Flight:
         self._news.set()
         self._news = trio.Event()
 
-    def end(self, data: bytes | None, error: Exception | None) -> None:
+    def end(self, data: Plain | None, error: Exception | None) -> None:
         """It arrived, or failed, or (neither) was given up."""
         self.ended, self._data, self._error = True, data, error
         if self._read is not None and (self._read != self.landing.attempt or data is None):
@@ -168,6 +169,7 @@ class BlockCache:
         self._flights: dict[BlockKey, Flight] = {}
         self._renting = Renting()
         self._token = trio.lowlevel.current_trio_token()
+        self._thread = threading.get_ident()
         self._heard: deque[Flight] = deque()  # from worker threads
         self._called = False
 
@@ -329,7 +331,10 @@ class BlockCache:
         return None
 
     def _hear(self, flight: Flight) -> None:
-        """Called in worker threads; one call of the loop's serves all that is heard until it comes."""
+        """Called in any thread; one call of the loop's serves all that is heard in others until it comes."""
+        if threading.get_ident() == self._thread:
+            self._look_at(flight)
+            return
         self._heard.append(flight)
         if not self._called:
             self._called = True
@@ -357,11 +362,11 @@ class BlockCache:
         else:
             flight.tell()
 
-    def _store(self, flight: Flight, data: bytes) -> None:
+    def _store(self, flight: Flight, data: Plain) -> None:
         flight.run.reserved -= flight.wanted.need
         self.memory.store(flight.wanted.key, data, flight.wanted.need)
         self._end(flight, data, None)
 
-    def _end(self, flight: Flight, data: bytes | None, error: Exception | None) -> None:
+    def _end(self, flight: Flight, data: Plain | None, error: Exception | None) -> None:
         del self._flights[flight.wanted.key]
         flight.end(data, error)

@@ -10,7 +10,7 @@ import trio
 
 from cterafs.content.cache import IN_FLIGHT_FACTOR
 from cterafs.content.disk import DiskCache
-from cterafs.content.memory import BlockMemory
+from cterafs.content.memory import BlockMemory, Plain
 from cterafs.content.source import BlockSource, origin
 from cterafs.errors import BlockInfo, DirectIOError, DownloadTimeout, StateError
 from cterafs.model import Chunk, Extent
@@ -107,7 +107,7 @@ class DiskFill:
                 info = BlockInfo(source.file_id, chunk.number, chunk.extent.start, length)
                 raise DownloadTimeout(info, f"not on the disk in {self._deadline:.0f} s") from None
 
-    async def _keep(self, source: BlockSource, chunk: Chunk, data: bytes) -> None:
+    async def _keep(self, source: BlockSource, chunk: Chunk, data: Plain) -> None:
         keep = partial(self.disk.keep, source.key(chunk), data, origin(chunk))
         if await trio.to_thread.run_sync(keep, abandon_on_cancel=True, limiter=self._threads):
             return

@@ -12,6 +12,9 @@ from typing import NamedTuple
 import trio
 from cachetools import LRUCache
 
+Plain = bytes | memoryview
+"""A block's plaintext. Memory that another process wrote is free again when the last view of it is gone."""
+
 
 class BlockKey(NamedTuple):
     """Names a block's plaintext for as long as it exists.
@@ -33,7 +36,7 @@ class BlockMemory:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._blocks: LRUCache[BlockKey, bytes] = LRUCache(maxsize=limit, getsizeof=len)
+        self._blocks: LRUCache[BlockKey, Plain] = LRUCache(maxsize=limit, getsizeof=len)
         self._reserved = 0
         self._queue: deque[tuple[int, trio.Event]] = deque()
 
@@ -47,8 +50,8 @@ class BlockMemory:
         """Somebody waits for room, or half the budget is reserved: not the time for speculative downloads."""
         return bool(self._queue) or self._reserved * 2 > self.limit
 
-    def get(self, key: BlockKey) -> bytes | None:
-        data: bytes | None = self._blocks.get(key)
+    def get(self, key: BlockKey) -> Plain | None:
+        data: Plain | None = self._blocks.get(key)
         return data
 
     def __contains__(self, key: BlockKey) -> bool:
@@ -89,12 +92,17 @@ class BlockMemory:
         self._reserved -= size
         self._grant()
 
-    def store(self, key: BlockKey, data: bytes, reserved: int) -> None:
+    def store(self, key: BlockKey, data: Plain, reserved: int) -> None:
         """Turns a reservation of `reserved` bytes into a cached block."""
         self._reserved -= reserved
         if self._reserved + len(data) <= self.limit:
             self._blocks[key] = data
             self._shrink()
+        self._grant()
+
+    def drop(self, key: BlockKey) -> None:
+        """Drops a block, if it is here."""
+        self._blocks.pop(key, None)
         self._grant()
 
     def forget(self, file_id: int, version: str) -> None:

@@ -101,6 +101,9 @@ class ReadAhead:
         for prefetch in self._prefetches:
             if not pattern.wants(prefetch.wanted, size):
                 prefetch.scope.cancel()
+        if len(advice.passed) and size > self._cache.memory.limit:
+            # By the time that all of it was read, its beginning would be gone in any case; the kernel has its pages.
+            self._source.drop(advice.passed)
         for wanted in advice.extents:
             prefetch = _Prefetch(wanted)
             self._prefetches.add(prefetch)

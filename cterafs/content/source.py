@@ -9,16 +9,16 @@ import trio
 
 from cterafs.content.blockindex import Place
 from cterafs.content.cache import BlockCache, Run, Wanted
-from cterafs.content.memory import BlockKey
+from cterafs.content.memory import BlockKey, Plain
 from cterafs.direct.landing import Landing
 from cterafs.direct.presigned import stable_path
 from cterafs.direct.remote import Fingerprint
 from cterafs.errors import BlockInfo, DirectIOError, VersionChangedError
 from cterafs.model import BlockMap, Chunk, Extent, Node
 
-RUN = 2 << 20
+RUN = 4 << 20
 """Bytes of a run at most. A trip to a thread takes as long as a small block does where storage is near."""
-PARALLEL = 16
+PARALLEL = 8
 """Runs that blocks are spread over before any of them is made longer: as many as there are workers."""
 
 
@@ -38,7 +38,7 @@ class Remote(Protocol):
     async def land(self, landings: Sequence[Landing]) -> None:
         """Fetches blocks, one after the other."""
 
-    async def read(self, chunk: Chunk) -> bytes:
+    async def read(self, chunk: Chunk) -> Plain:
         """The plaintext of one of them."""
 
     async def read_part(self, chunk: Chunk, extent: Extent) -> bytes | None:
@@ -146,7 +146,7 @@ class BlockSource:
         """Begins to fetch those of `chunks` that are neither in memory nor under way, one after the other."""
         return self._cache.fetch(map(self._wanted, chunks), self._land)
 
-    async def download(self, chunk: Chunk) -> bytes:
+    async def download(self, chunk: Chunk) -> Plain:
         """A block's plaintext from storage, for who leaves the caches as they are."""
         await self._confirm(chunk.extent)
         return await self._remote.read(chunk)
@@ -159,6 +159,12 @@ class BlockSource:
     def cached(self, chunk: Chunk) -> bool:
         """In memory, or on its way."""
         return self.key(chunk) in self._cache
+
+    def drop(self, extent: Extent) -> None:
+        """Nobody will ask soon for these bytes, nor for those before them: blocks that end here need no memory."""
+        for chunk in self.known(extent):
+            if chunk.extent.stop <= extent.stop:
+                self._cache.memory.drop(self.key(chunk))
 
     def forget(self) -> None:
         """Drops the cached blocks: storage turned out to hold another version."""

@@ -47,6 +47,15 @@ REGULAR = 3
 PLACES = 16
 """Pieces of a stride that are fetched ahead, at most."""
 
+BEHIND = 8 << 20
+"""Bytes behind a stream that it may come back to: requests overtake each other, and players go back a little."""
+
+STEADY = 16 << 20
+"""Bytes read in order after which a stream is taken for one that does not come back for more than that."""
+
+PASSED = 4 << 20
+"""Bytes left behind that are worth a word."""
+
 SCATTERED = 8
 """Reads in a row without a stream that make an access random: from then on, a stream takes two reads that meet."""
 
@@ -65,6 +74,9 @@ SMALL_FILE = 1 << 20
 """Bytes of the largest file of which no part is worth a request of its own."""
 
 
+NOTHING = Extent(0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Advice:
     """What follows from a read.
@@ -74,10 +86,12 @@ class Advice:
         random: the read belongs to no stream, so fetching more than its bytes is of no use. The first read of a place
             counts as random only if it has at most 512 KiB, at the file's beginning only if it has less than 16 KiB,
             and never in a file of at most 1 MiB.
+        passed: the bytes that a steady stream has left behind since it was last said.
     """
 
     extents: tuple[Extent, ...]
     random: bool
+    passed: Extent = NOTHING
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +109,7 @@ class _Stream:
         step: distance of a stride's pieces, 0 where there is none; `regular`: how often it was met.
         piece: bytes of a stride's pieces; `places`: the window in pieces; `placed`: those announced and not reached.
         left: it was given up; `loyal`: it was returned to then.
+        passed: what lies before it was said to be left behind.
     """
 
     first: int
@@ -112,6 +127,7 @@ class _Stream:
     mirrored: bool = False
     left: bool = False
     loyal: bool = False
+    passed: int = 0
 
     def local(self, extent: Extent, size: int) -> Extent:
         """The extent in the stream's coordinates; the other way round as well."""
@@ -152,6 +168,7 @@ class _Stream:
         """From now on it goes the other way."""
         self.first, self.position = size - self.position, size - self.first
         self.ahead = self.position
+        self.passed = self.first
         self.mirrored = not self.mirrored
         self.streak, self.below = min(self.streak, STREAK), 0
 
@@ -177,6 +194,14 @@ class _Stream:
         wanted = Extent(self.ahead, min(self.position + window, size))
         self.ahead = max(self.ahead, wanted.stop)
         return [wanted]
+
+    def leave_behind(self) -> Extent:
+        """What it has come through by now, in its coordinates."""
+        start, stop = self.passed, self.position - BEHIND
+        if self.step or self.position - self.first < STEADY or stop - start < PASSED:
+            return NOTHING
+        self.passed = stop
+        return Extent(start, stop)
 
     def _pieces(self, size: int, maximum: int) -> list[Extent]:
         if self.placed > self.places // 2:
@@ -224,7 +249,8 @@ class AccessPattern:
         stream.follow(stream.local(read, size))
         if stream.below >= TURN:
             stream.turn_round(size)
-        return Advice(self._announced(stream, size), random=False)
+        passed = stream.local(stream.leave_behind(), size)
+        return Advice(self._announced(stream, size), random=False, passed=passed)
 
     def wants(self, extent: Extent, size: int) -> bool:
         """Whether a stream will come to these bytes if it goes on as it does."""
@@ -277,7 +303,7 @@ class AccessPattern:
                 stream.left = True
 
     def _new(self, read: Extent) -> _Stream:
-        return _Stream(read.start, read.stop, read.stop, max(1, len(read)), self._turn)
+        return _Stream(read.start, read.stop, read.stop, max(1, len(read)), self._turn, passed=read.start)
 
     def _strided(self, read: Extent) -> _Stream | None:
         """A stream through two earlier places, which it replaces, if all three are equally far apart."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  # which the resolver's call loads, in vain where no file can be opened any more
 import ipaddress
 import socket
 from collections.abc import Collection

@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 import base64
-import functools
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import anyio
 from anyio import to_thread
-from anyio.abc import TaskGroup
 
 from cterafs import errors
-from cterafs.direct import codec, parts, wire
+from cterafs.direct import wire
 from cterafs.direct.api import BlockListAPI
 from cterafs.direct.cipher import unwrap_key
+from cterafs.direct.downloads import Downloads
 from cterafs.direct.flight import Spawner
 from cterafs.direct.http1 import Oversized
 from cterafs.direct.landing import Landing
-from cterafs.direct.pace import Pace
 from cterafs.direct.remote import RemoteFile
-from cterafs.direct.retry import Patience
-from cterafs.direct.slots import Slots
+from cterafs.direct.retry import TRIES, Patience
 from cterafs.direct.storage import Storage, tls_context
 from cterafs.direct.streamer import EVERYTHING, Streamer
-from cterafs.direct.transfer import Transfer
 from cterafs.errors import BlockInfo
 from cterafs.model import BlockMap, ByteRange, Chunk, Compression, Extent
 
-T = TypeVar("T")
-
-THREADS = 256
-"""Downloads at most, those included that hang and so have no slot."""
 LARGE = 64 << 10
 """Bytes of JSON that are decoded in a thread: 130 entries or more, 0.3 ms."""
-TRIES = 3
-"""Attempts that a request which hangs shall have within the timeout."""
 AHEAD = 64 << 20
 """Bytes that a stream fetches ahead of its reader: 16 blocks of 4 MiB, one for each of the default workers."""
-REPEATABLE = frozenset({408, 429})
 
 
 class DirectIO:
@@ -78,7 +66,6 @@ class DirectIO:
         timeout: float = 30.0,
     ) -> None:
         self._secret = secret_access_key
-        self._workers = workers
         self._timeout = timeout
         self._api = BlockListAPI(
             _portal_url(url),
@@ -86,37 +73,25 @@ class DirectIO:
             tls_context(verify_tls, ca_file, "portal.ca_file"),
             timeout,
         )
-        self._storage = Storage(url, tls_context(storage_verify_tls, storage_ca_file, "direct.ca_file"), storage_hosts)
-        self._group: TaskGroup | None = None
+        storage = Storage(url, tls_context(storage_verify_tls, storage_ca_file, "direct.ca_file"), storage_hosts)
+        self._downloads = Downloads(storage, workers=workers, timeout=timeout)
 
     async def __aenter__(self) -> Self:
-        self._pace = Pace(self._workers)
-        self._slots = Slots(lambda: self._pace.useful)
-        self._threads = anyio.CapacityLimiter(THREADS)
+        await self._downloads.__aenter__()
         self._enormous = anyio.Lock()
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
-        self._group.start_soon(self._slots.watch)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        group, self._group = self._group, None
-        if group is not None:
-            group.cancel_scope.cancel()
-            # not told of `error`: it would come back wrapped in a group
-            await group.__aexit__(None, None, None)
-        self._storage.close()
+        await self._downloads.__aexit__(kind, error, trace)
         with anyio.CancelScope(shield=True):
             await self._api.aclose()
 
     @property
     def tasks(self) -> Spawner:
         """The client's own tasks, which end with it."""
-        if self._group is None:
-            raise RuntimeError("use `async with DirectIO(...)`")
-        return self._group
+        return self._downloads.tasks
 
     async def block_map(self, file_id: int, extent: Extent | None = None) -> BlockMap:
         """Where the bytes of a file, or of a range of it, lie. A portal may answer more than the range.
@@ -138,29 +113,15 @@ class DirectIO:
         """
         landing = Landing(BlockInfo(block_map.file_id, chunk.number, chunk.extent.start, len(chunk.extent)))
         await self.land(block_map, (landing,))
-        return landing.take()
+        return bytes(landing.take())
 
     async def land(self, block_map: BlockMap, landings: Sequence[Landing]) -> None:
-        """Fetches blocks of one list into their landings, one after the other; those that are `dropped` are left out.
-
-        Where one hangs, those behind it are dropped, so that somebody else can fetch them.
+        """Fetches blocks of one list into their landings, as `Downloads.land` does.
 
         Raises:
             errors.BlockError: as `fetch` does, for the first that cannot be had. Those behind it were not tried.
         """
-        patience = Patience(self._timeout)
-        while pending := [landing for landing in landings if not (landing.complete or landing.dropped)]:
-            try:
-                await self._attempt(
-                    functools.partial(self._download, block_map, pending),
-                    functools.partial(_first_incomplete, pending),
-                    patience,
-                    hung=functools.partial(_drop_behind_the_first, pending),
-                )
-            except errors.BlockError as error:
-                if pending[0].complete:
-                    patience = Patience(self._timeout)  # another block, another patience
-                await _after(error, patience)
+        await self._downloads.land(block_map, landings)
 
     async def fetch_part(self, block_map: BlockMap, chunk: Chunk, extent: Extent) -> bytes | None:
         """The bytes `extent` of the file, which lie in one block of a file that is not compressed, without the rest.
@@ -171,19 +132,7 @@ class DirectIO:
         Raises:
             errors.BlockError: as `fetch` does.
         """
-        block = BlockInfo(block_map.file_id, chunk.number, chunk.extent.start, len(chunk.extent))
-        part = Extent(extent.start - chunk.extent.start, extent.stop - chunk.extent.start)
-
-        def download(transfer: Transfer) -> bytes | None:
-            get = functools.partial(self._storage.get_part, chunk.url, block, transfer=transfer)
-            return parts.read(get, block, part, block_map.key)
-
-        patience = Patience(self._timeout)
-        while True:
-            try:
-                return await self._attempt(download, lambda: block, patience)
-            except errors.BlockError as error:
-                await _after(error, patience)
+        return await self._downloads.fetch_part(block_map, chunk, extent)
 
     def blocks(self, file_id: int, byte_range: ByteRange | None = None, max_workers: int | None = None) -> Streamer:
         """The blocks of a file, or of a range of it, in any order, cut to the range: `async for block in ...`.
@@ -257,11 +206,10 @@ class DirectIO:
         answer = await self._ask(file_id, extent, limit)
         if len(answer) < LARGE:
             return self._described(answer, file_id, extent)
-        return await to_thread.run_sync(self._described, answer, file_id, extent, limiter=self._threads)
+        return await to_thread.run_sync(self._described, answer, file_id, extent, limiter=self._downloads.threads)
 
     async def _ask(self, file_id: int, extent: Extent | None, size: int) -> bytes | bytearray:
-        if self._group is None:
-            raise RuntimeError("use `async with DirectIO(...)`")
+        self._downloads.require_open()
         patience = Patience(self._timeout)
         limit = self._timeout / TRIES  # a lost connection shows soon; a slow portal gets all the rest
         while True:
@@ -281,40 +229,6 @@ class DirectIO:
             raise errors.DecryptKeyError(file_id, "the file is encrypted, and a bearer token alone opens no key")
         return unwrap_key(wrapped, self._secret, file_id)
 
-    async def _attempt(
-        self,
-        download: Callable[[Transfer], T],
-        current: Callable[[], BlockInfo],
-        patience: Patience,
-        hung: Callable[[], None] = lambda: None,
-    ) -> T:
-        """Runs `download` in a thread and a slot. `current` tells which block it is at."""
-        if self._group is None:
-            raise RuntimeError("use `async with DirectIO(...)`")
-        try:
-            async with self._slots.transfer(min(self._timeout / TRIES, patience.left()), hung) as transfer:
-                try:
-                    return await to_thread.run_sync(download, transfer, abandon_on_cancel=True, limiter=self._threads)
-                finally:
-                    if transfer.got_on:
-                        patience.progressed(transfer.idle())
-        except errors.BlockError:
-            raise
-        except TimeoutError:
-            raise errors.DownloadTimeout(current(), "stuck") from None
-
-    def _download(self, block_map: BlockMap, landings: Sequence[Landing], transfer: Transfer) -> None:
-        for landing in landings:
-            if landing.dropped:
-                continue
-            began = time.thread_time()
-            [chunk] = block_map.span(landing.extent)
-            decode = functools.partial(codec.land, landing=landing, key=block_map.key, how=block_map.compression)
-            self._storage.get(chunk.url, landing.block, transfer, decode)
-            landing.verify()
-            landing.finish()
-            self._pace.observe(transfer.waited, time.thread_time() - began)
-
     def _stream(self, file_id: int, byte_range: ByteRange | None, workers: int | None, *, ordered: bool) -> Streamer:
         asked = byte_range or ByteRange()
         wanted = asked.extent(EVERYTHING.stop)
@@ -329,28 +243,6 @@ class DirectIO:
             ordered=ordered,
             tasks=self.tasks,
         )
-
-
-def _final(status: int | None) -> bool:
-    """Whether asking storage again the same way is of no use."""
-    return status is not None and status < 500 and status not in REPEATABLE
-
-
-async def _after(error: errors.BlockError, patience: Patience) -> None:
-    """Waits until the next attempt is due, or raises `error` if there is none."""
-    if isinstance(error, errors.DownloadError) and _final(error.status):
-        raise error
-    await patience.after(error)
-
-
-def _first_incomplete(landings: Sequence[Landing]) -> BlockInfo:
-    return next((landing for landing in landings if not landing.complete), landings[-1]).block
-
-
-def _drop_behind_the_first(landings: Sequence[Landing]) -> None:
-    """One of them hangs: who wants the others shall not wait for it."""
-    for landing in [landing for landing in landings if not landing.complete][1:]:
-        landing.drop()
 
 
 def _portal_url(url: str) -> str:

@@ -247,7 +247,7 @@ def _decompress(data: memoryview, block: BlockInfo, how: Compression | None) -> 
             landing = Landing(block)
             expand(After(data[SNAPPY_HEADER if expand is _unsnap_frames else 0 :]), landing)
             landing.verify()
-            return landing.take()
+            return bytes(landing.take())
     if how in (Compression.SNAPPY, None):
         return _unsnap(data, block)
     raise errors.DecompressBlockError(block, f"it does not begin like {how.value}")

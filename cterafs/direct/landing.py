@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 
 from cterafs import errors
 from cterafs.direct.buffers import room
@@ -14,32 +14,28 @@ from cterafs.model import Extent
 NOBODY = sys.maxsize
 """`awaited` where nobody waits for a part of it."""
 
+State = MutableSequence[int] | memoryview
+"""Five integers, which may be in memory that another process shares."""
+FILLED, AWAITED, COMPLETE, DROPPED, ATTEMPT = range(5)
+BEGINNING = (0, NOBODY, 0, 0, 0)
+
 
 class Landing:
-    """Filled by one worker thread from the front, and read meanwhile by the event loop.
+    """Filled by one worker from the front, and read meanwhile by the event loop.
 
-    Only the loop calls `take` and `part`, and only the worker the rest. Between the two are plain attributes: the
-    worker sets `filled` and then looks at `awaited`, the loop sets `awaited` and then looks at `filled`.
+    What either calls is marked below. Between the two is the state: the worker sets `filled` and then looks at
+    `awaited`, the loop sets `awaited` and then looks at `filled`.
 
     Attributes:
-        filled: bytes of the plaintext that are there.
-        awaited: `filled` for which the loop wants to be told; `NOBODY` while nobody waits.
-        dropped: nobody wants it any more, or somebody else fetches it.
-        complete: all of it is there, and was verified.
-        attempt: counts them, from 1; what an earlier one left is not part of the block.
         tell: called when `awaited` is reached or the block complete, by the worker, and when it is dropped.
     """
 
-    __slots__ = ("_buffer", "_plain", "_view", "attempt", "awaited", "block", "complete", "dropped", "filled", "tell")
+    __slots__ = ("_buffer", "_plain", "_state", "_view", "block", "tell")
 
     def __init__(self, block: BlockInfo, tell: Callable[[], object] | None = None) -> None:
         self.block = block
-        self.filled = 0
-        self.attempt = 0
-        self.awaited = NOBODY
-        self.dropped = False
-        self.complete = False
         self.tell = tell
+        self._state: State = list(BEGINNING)
         self._buffer: io.BytesIO | None = None
         self._view: memoryview | None = None
         self._plain: bytes | None = None
@@ -49,27 +45,47 @@ class Landing:
         """Where it lies in the file."""
         return Extent(self.block.offset, self.block.offset + self.block.length)
 
+    @property
+    def filled(self) -> int:
+        """Bytes of the plaintext that are there."""
+        return self._state[FILLED]
+
+    @property
+    def complete(self) -> bool:
+        """All of it is there, and was verified."""
+        return bool(self._state[COMPLETE])
+
+    @property
+    def dropped(self) -> bool:
+        """Nobody wants it any more, or somebody else fetches it."""
+        return bool(self._state[DROPPED])
+
+    @property
+    def attempt(self) -> int:
+        """Counts them, from 1; what an earlier one left is not part of the block."""
+        return self._state[ATTEMPT]
+
     # --- the worker's -------------------------------------------------------------------------------------------------
 
     def start(self) -> memoryview:
         """An empty buffer of the block's length. What an earlier attempt left is not overwritten: it may be in use."""
-        self.filled = 0
-        self.attempt += 1
+        self._state[FILLED] = 0
+        self._state[ATTEMPT] += 1
         self._plain = None
         self._buffer, self._view = room(self.block.length)
         return self._view
 
     def advance(self, count: int) -> None:
         """The next `count` bytes of the buffer are there."""
-        self.filled += count
-        if self.awaited <= self.filled < self.block.length:
+        filled = self._state[FILLED] = self._state[FILLED] + count
+        if self._state[AWAITED] <= filled < self.block.length:
             self._notify()
 
     def replace(self, plain: bytes) -> None:
         """The block was made elsewhere."""
-        self.attempt += 1
+        self._state[ATTEMPT] += 1
         self._buffer = self._view = None
-        self._plain, self.filled = plain, len(plain)
+        self._plain, self._state[FILLED] = plain, len(plain)
 
     def verify(self) -> None:
         """Raises:
@@ -80,22 +96,40 @@ class Landing:
 
     def finish(self) -> None:
         """All is there, and the checks found nothing. Nobody is told who does not wait."""
-        self.complete = True
-        if self.awaited != NOBODY:
+        self._state[COMPLETE] = 1
+        if self._state[AWAITED] != NOBODY:
             self._notify()
 
+    def drop(self) -> None:
+        """It is not fetched any more."""
+        self._state[DROPPED] = 1
+        self._notify()
+
     def _notify(self) -> None:
-        self.awaited = NOBODY
+        self._state[AWAITED] = NOBODY
         tell = self.tell  # the loop may take it away
         if tell is not None:
             tell()
 
     # --- the loop's ---------------------------------------------------------------------------------------------------
 
-    def drop(self) -> None:
-        """It is not fetched any more."""
-        self.dropped = True
-        self._notify()
+    def moor(self, state: State, view: memoryview) -> None:
+        """A worker in another process fills it from now on: `view` is its buffer there, `state` is shared with it."""
+        state[AWAITED], state[ATTEMPT] = self._state[AWAITED], self._state[ATTEMPT]
+        state[FILLED] = state[COMPLETE] = state[DROPPED] = 0
+        self._state, self._view = state, view
+        self._buffer = self._plain = None
+
+    def cast_off(self) -> None:
+        """The worker there is no longer heard. What it completed stays."""
+        self._state = list(self._state)
+        if not self.complete:
+            self._state[FILLED] = 0
+            self._view = None
+
+    def await_bytes(self, stop: int) -> None:
+        """`tell` shall be called when the first `stop` bytes are there."""
+        self._state[AWAITED] = min(self._state[AWAITED], stop)
 
     def part(self, start: int, stop: int) -> memoryview | None:
         """Bytes of the block, if they are there: another attempt may take them back at any moment.
@@ -109,12 +143,15 @@ class Landing:
             return memoryview(plain)[start:stop]
         return None if view is None else view[start:stop]
 
-    def take(self) -> bytes:
+    def take(self) -> bytes | memoryview:
         """The whole block, once it is complete: not a copy, unless a part of it is in use at this moment."""
-        if self._plain is None:
-            if self._view is None or self._buffer is None:
-                raise IndexError("it is not there yet")
-            self._view.release()
-            self._plain = self._buffer.getvalue()
-            self._buffer = self._view = None
+        if self._plain is not None:
+            return self._plain
+        if self._view is None:
+            raise IndexError("it is not there yet")
+        if self._buffer is None:
+            return self._view
+        self._view.release()
+        self._plain = self._buffer.getvalue()
+        self._buffer = self._view = None
         return self._plain

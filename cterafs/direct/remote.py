@@ -123,7 +123,7 @@ class RemoteFile:
                     return window.map.span(extent)
         return ()
 
-    async def read(self, chunk: Chunk) -> bytes:
+    async def read(self, chunk: Chunk) -> bytes | memoryview:
         """The plaintext of one of the file's blocks.
 
         Raises:

@@ -10,6 +10,8 @@ from cterafs import errors
 
 ATTEMPTS = 5
 """At most. The pauses between them take some 3 s: a restarted server is back, a corrupt block has had its chances."""
+TRIES = 3
+"""Attempts that a request which hangs shall have within the timeout."""
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 8.0
 

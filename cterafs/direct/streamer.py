@@ -23,7 +23,7 @@ class _Item:
     """A block under way (neither), there (`data`), or failed (`error`)."""
 
     chunk: Chunk | None
-    data: bytes | None = None
+    data: bytes | memoryview | None = None
     error: Exception | None = None
 
     @property
@@ -43,7 +43,7 @@ class Streamer:
         self,
         file_id: int,
         chunks: Iterable[Chunk] | AsyncIterable[Chunk],
-        fetch: Callable[[Chunk], Awaitable[bytes]],
+        fetch: Callable[[Chunk], Awaitable[bytes | memoryview]],
         *,
         ahead: int,
         wanted: Extent = EVERYTHING,

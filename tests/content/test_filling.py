@@ -35,6 +35,9 @@ class Remote(PlayedStorage):
     fingerprint = ()
 
     async def chunks(self, extent: Extent) -> Sequence[Chunk]:
+        return self.known(extent)
+
+    def known(self, extent: Extent) -> Sequence[Chunk]:
         first = extent.start // BLOCK * BLOCK
         return [Chunk(Extent(at, min(at + BLOCK, SIZE)), f"https://s/{at}") for at in range(first, extent.stop, BLOCK)]
 
@@ -70,10 +73,10 @@ async def nursery() -> AsyncIterator[trio.Nursery]:
         nursery.cancel_scope.cancel()
 
 
-def opened(nursery: trio.Nursery, frontend: Frontend | None) -> Reader:
-    cache = BlockCache(BlockMemory(512 * MIB), nursery, Stats())
+def opened(nursery: trio.Nursery, frontend: Frontend | None, memory: int = 512 * MIB) -> Reader:
+    cache = BlockCache(BlockMemory(memory), nursery, Stats())
     source, stats = BlockSource(NODE, Remote(), cache), Stats()
-    budget = Budget(512 * MIB, 64 * MIB)
+    budget = Budget(memory, 64 * MIB)
     readahead = ReadAhead(source, cache, nursery, budget, stats, fill=frontend and frontend.fill)
     return Reader(source, readahead, 60, stats)
 
@@ -130,3 +133,17 @@ async def test_what_is_not_taken_is_asked_for(nursery: trio.Nursery) -> None:
     frontend.takes = False
     asked = await read_through(opened(nursery, frontend), frontend)
     assert len(asked) == -(-SIZE // GAP)
+
+
+@pytest.mark.parametrize(("memory", "kept"), [(128 * MIB, SIZE), (80 * MIB, 30 * MIB)])
+async def test_what_a_file_larger_than_the_memory_left_behind_takes_none(
+    nursery: trio.Nursery, memory: int, kept: int
+) -> None:
+    reader = opened(nursery, None, memory)
+    for position in range(0, SIZE, GAP):
+        await reader.read(position, min(GAP, SIZE - position))
+        await trio.testing.wait_all_tasks_blocked()
+        if position == 90 * MIB:
+            reader.close()  # so that nothing is fetched ahead of the end
+    used = reader.source._cache.memory.used
+    assert used == kept if kept == SIZE else used <= kept

@@ -8,12 +8,15 @@ from itertools import pairwise
 import pytest
 
 from cterafs.content.window import (
+    BEHIND,
     INITIAL,
     LOYALTY,
+    PASSED,
     PLACES,
     SMALL_FILE,
     SMALL_HEAD,
     SMALL_READ,
+    STEADY,
     STREAMS,
     TRUST,
     AccessPattern,
@@ -50,6 +53,28 @@ def test_one_read_is_a_probe() -> None:
 
 def test_a_second_read_in_order_opens_the_first_window() -> None:
     assert observe(AccessPattern(MAXIMUM), 0, READ) == [Extent(2 * READ, 2 * READ + INITIAL)]
+
+
+def test_a_steady_stream_tells_once_what_it_left_behind() -> None:
+    passed = [advice.passed for advice in advices(AccessPattern(MAXIMUM), *range(0, 100 * MIB, READ))]
+    told = [extent for extent in passed if len(extent)]
+    assert told[0].start == 0
+    assert all(one.stop == two.start for one, two in pairwise(told))
+    assert min(lengths(told)) >= PASSED
+    assert passed.index(told[0]) * READ >= STEADY - READ
+    assert 100 * MIB - BEHIND - PASSED <= told[-1].stop <= 100 * MIB - BEHIND
+
+
+def test_a_backward_stream_leaves_behind_what_lies_above_it() -> None:
+    told = [advice.passed for advice in advices(AccessPattern(MAXIMUM), *range(SIZE - READ, SIZE - 100 * MIB, -READ))]
+    told = [extent for extent in told if len(extent)]
+    assert min(extent.start for extent in told) >= SIZE - 100 * MIB + BEHIND
+    assert max(extent.stop for extent in told) > SIZE - MIB
+
+
+def test_random_reads_leave_nothing_behind() -> None:
+    offsets = random.Random(4).sample(range(0, SIZE, READ), 1000)
+    assert not any(len(advice.passed) for advice in advices(AccessPattern(MAXIMUM), *offsets))
 
 
 def test_windows_grow_up_to_the_maximum_and_leave_no_gap() -> None:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from cterafs.direct.codec import land
-from cterafs.direct.landing import NOBODY, Landing
+from cterafs.direct.landing import Landing
 from cterafs.errors import BlockInfo
 from cterafs.model import Compression
 
@@ -88,8 +88,9 @@ def decode(
     """What the decoder makes of a stored block; `watch` is told of each byte more."""
     landing = Landing(block)
     landing.tell = (lambda: watch(landing)) if watch else None
-    landing.awaited = 0 if watch else NOBODY
+    if watch:
+        landing.await_bytes(0)
     land(Trickle(stored, step, sized=sized), landing, key, how)
     landing.verify()
     landing.finish()
-    return landing.take()
+    return bytes(landing.take())

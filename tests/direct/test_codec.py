@@ -61,7 +61,7 @@ def test_the_beginning_is_there_before_the_end(codec: str, key: bytes | None) ->
     def watch(landing: Landing) -> None:
         assert landing.part(0, landing.filled) == plain[: landing.filled]
         seen.append(landing.filled)
-        landing.awaited = landing.filled + 1
+        landing.await_bytes(landing.filled + 1)
 
     step = 16 << 10
     decode(encrypt(stored, key) if key else stored, block(len(plain)), key, CODECS[codec], step=step, watch=watch)

@@ -180,7 +180,7 @@ async def test_a_cancelled_download_frees_its_thread_at_once(world: World, monke
     ended = threading.Semaphore(0)
     async with world.client(timeout=600) as client:
         found = await client.block_map(7)
-        download = client._download
+        download = client._downloads._download
 
         def observed(*args: Any) -> bytes:
             try:
@@ -188,7 +188,7 @@ async def test_a_cancelled_download_frees_its_thread_at_once(world: World, monke
             finally:
                 ended.release()
 
-        monkeypatch.setattr(client, "_download", observed)
+        monkeypatch.setattr(client._downloads, "_download", observed)
         async with anyio.create_task_group() as group:
             for chunk in found.chunks:
                 group.start_soon(client.fetch, found, chunk)
@@ -206,7 +206,7 @@ async def test_a_download_stuck_where_no_timeout_reaches_ends(world: World, monk
     monkeypatch.setattr(slots, "TICK", 0.01)
     async with world.client(timeout=0.3) as client:
         found = await client.block_map(7)
-        monkeypatch.setattr(client._storage, "get", lambda *_: gate.wait(60))
+        monkeypatch.setattr(client._downloads._storage, "get", lambda *_: gate.wait(60))
         try:
             with pytest.raises(errors.DownloadTimeout, match="stuck"):
                 await client.fetch(found, found.chunks[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cterafs.direct.landing import Landing
+from cterafs.direct.landing import COMPLETE, FILLED, Landing
 from cterafs.errors import BlockInfo
 
 
@@ -23,7 +23,7 @@ def test_another_attempt_takes_back_what_was_there_but_not_what_is_in_use() -> N
 def test_its_end_is_not_there_before_it_was_verified() -> None:
     told = []
     landing = Landing(BlockInfo(1, 1, 0, 4), tell=lambda: told.append(landing.complete))
-    landing.awaited = 4
+    landing.await_bytes(4)
     landing.start()[:] = b"abcd"
     landing.advance(4)
     assert landing.part(0, 3) == b"abc"
@@ -31,3 +31,33 @@ def test_its_end_is_not_there_before_it_was_verified() -> None:
     landing.finish()
     assert landing.part(0, 4) == b"abcd"
     assert told == [True]
+
+
+def test_what_another_process_fills_is_read_where_it_lies() -> None:
+    landing = Landing(BlockInfo(1, 1, 0, 4))
+    landing.start()
+    landing.await_bytes(3)
+    state, there = [9] * 5, bytearray(4)
+    landing.moor(state, memoryview(there))
+    assert state == [0, 3, 0, 0, 1]
+    there[:] = b"abcd"
+    state[FILLED] = 2
+    assert landing.part(0, 2) == b"ab"
+    assert landing.part(0, 3) is None
+    state[FILLED], state[COMPLETE] = 4, 1
+    assert landing.take() == b"abcd"
+
+
+def test_what_it_completed_stays_when_it_is_no_longer_heard() -> None:
+    landings = [Landing(BlockInfo(1, 1, 0, 4)) for _ in range(2)]
+    states = [[0] * 5, [0] * 5]
+    for landing, state in zip(landings, states, strict=True):
+        landing.moor(state, memoryview(bytearray(b"abcd")))
+        state[FILLED] = 4
+    states[0][COMPLETE] = 1
+    for landing, state in zip(landings, states, strict=True):
+        landing.cast_off()
+        state[:] = [1] * 5  # another block's by now
+    assert (landings[0].complete, landings[1].complete) == (True, False)
+    assert landings[0].take() == b"abcd"
+    assert landings[1].part(0, 4) is None

@@ -13,6 +13,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,15 @@ class Mount:
     def status(self) -> dict[str, Any]:
         status: dict[str, Any] = json.loads(self.run("status", "--json", str(self.path)).stdout)
         return status
+
+    def download_pid(self, other_than: int | None = None) -> int:
+        """The process that downloads, once it can; nothing tells when that is."""
+        deadline = time.monotonic() + DEADLINE
+        while time.monotonic() < deadline:
+            pid = self.status()["download_pid"]
+            if pid not in (None, other_than):
+                return int(pid)
+        pytest.fail("there is no process that downloads")
 
     def settle(self) -> None:
         """Waits until every change that the portal knows is visible through the mount."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import resource
@@ -27,6 +28,10 @@ def folder(portal: EmbeddedPortal, mount: Mount) -> Path:
     for number in range(FILES):
         portal.namespace.create(folder, f"{number}", CONTENT, encoding=Encoding(block_size=50_000))
     return mount.path / "Folder"
+
+
+def open_files(pid: int) -> set[int]:
+    return {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
 
 
 def read_all(folder: Path) -> list[str]:
@@ -65,10 +70,14 @@ def test_out_of_threads(mount: Mount, folder: Path) -> None:
 def test_out_of_descriptors(mount: Mount, folder: Path) -> None:
     mount.configure(direct_timeout="3s")
     mount.start()
-    highest = max(int(each.name) for each in Path(f"/proc/{mount.pid}/fd").iterdir())
-    with limited(mount.pid, resource.RLIMIT_NOFILE, highest + 1):
+    with contextlib.ExitStack() as limits:
+        process = mount.download_pid()
+        used = open_files(process)
+        lowest_free = min(set(range(len(used) + 1)) - used)
+        limits.enter_context(limited(process, resource.RLIMIT_NOFILE, lowest_free))
+        limits.enter_context(limited(mount.pid, resource.RLIMIT_NOFILE, max(open_files(mount.pid)) + 1))
         assert any(read_all(folder))
         assert len(list(folder.iterdir())) == FILES
         os.statvfs(folder)
-    assert "Too many open files" in mount.complaints()[0]
+    assert any("Too many open files" in complaint for complaint in mount.complaints())
     check(mount, folder)

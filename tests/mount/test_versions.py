@@ -32,6 +32,10 @@ while not os.path.exists(sys.argv[3]):
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         continue
+    except OSError as error:
+        if error.errno != errno.ESTALE:  # storage has another version, and the change was not heard of yet
+            raise
+        continue
     try:
         size = os.fstat(file).st_size
         way = chance.randrange(int(sys.argv[4]))

@@ -14,6 +14,7 @@ LAYERS = (
     ("errors",),
     ("config", "stats", "process", "threads", "resolver"),
     ("portal", "direct"),
+    ("downloading",),
     ("clients", "namespace", "content", "catalog"),
     ("volume",),
     ("kernel", "adapters", "control", "warming"),

@@ -1,0 +1,200 @@
+"""Downloads of blocks: in threads, as many at a time as are of use, and again where they fail."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Self, TypeVar
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskGroup
+
+from cterafs import errors
+from cterafs.direct import codec, parts
+from cterafs.direct.flight import Spawner
+from cterafs.direct.landing import Landing
+from cterafs.direct.pace import Pace
+from cterafs.direct.retry import TRIES, Patience
+from cterafs.direct.slots import Slots
+from cterafs.direct.storage import Storage
+from cterafs.direct.transfer import Transfer
+from cterafs.errors import BlockInfo
+from cterafs.model import BlockMap, Chunk, Extent
+
+T = TypeVar("T")
+
+THREADS = 256
+"""Downloads at most, those included that hang and so have no slot."""
+REPEATABLE = frozenset({408, 429})
+NOBODY = contextlib.nullcontext()
+"""A crew that need not be known."""
+
+
+class Downloads:
+    """Gets blocks out of the object store, under asyncio and trio. To be used by `async with`.
+
+    Args:
+        storage: closed at the end.
+        workers: downloads at a time.
+        timeout: seconds without progress after which a block has failed, over all attempts.
+    """
+
+    def __init__(self, storage: Storage, *, workers: int, timeout: float) -> None:
+        self._storage = storage
+        self._timeout = timeout
+        self._pace = Pace(workers)
+        self._slots = Slots(lambda: self._pace.useful)
+        self._group: TaskGroup | None = None
+
+    async def __aenter__(self) -> Self:
+        self.threads = anyio.CapacityLimiter(THREADS)
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._group.start_soon(self._slots.watch)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        group, self._group = self._group, None
+        if group is not None:
+            group.cancel_scope.cancel()
+            # not told of `error`: it would come back wrapped in a group
+            await group.__aexit__(None, None, None)
+        self._storage.close()
+
+    @property
+    def tasks(self) -> Spawner:
+        """Tasks which end with it."""
+        return self.require_open()
+
+    def require_open(self) -> TaskGroup:
+        """Raises:
+        RuntimeError: outside of `async with`.
+        """
+        if self._group is None:
+            raise RuntimeError("use `async with DirectIO(...)`")
+        return self._group
+
+    async def land(
+        self,
+        block_map: BlockMap,
+        landings: Sequence[Landing],
+        crew: AbstractContextManager[object] = NOBODY,
+    ) -> None:
+        """Fetches blocks of one list into their landings, one after the other; those that are `dropped` are left out.
+
+        Where one hangs, those behind it are dropped, so that somebody else can fetch them.
+
+        Args:
+            crew: entered by each thread that works on them; one that was given up may be there for longer than this.
+
+        Raises:
+            errors.BlockError: after the retries, for the first that cannot be had; not retried is a `DownloadError`
+                whose `status` says that it is of no use. Those behind it were not tried.
+        """
+        patience = Patience(self._timeout)
+        while pending := [landing for landing in landings if not (landing.complete or landing.dropped)]:
+            try:
+                await self._attempt(
+                    functools.partial(self._download, block_map, pending, crew),
+                    functools.partial(_first_incomplete, pending),
+                    patience,
+                    hung=functools.partial(_drop_behind_the_first, pending),
+                )
+            except errors.BlockError as error:
+                if pending[0].complete:
+                    patience = Patience(self._timeout)  # another block, another patience
+                await _after(error, patience)
+
+    async def fetch_part(self, block_map: BlockMap, chunk: Chunk, extent: Extent) -> bytes | None:
+        """The bytes `extent` of the file, which lie in one block of a file that is not compressed, without the rest.
+
+        Returns:
+            None where storage gives no ranges of it, so that the whole block has to be fetched.
+
+        Raises:
+            errors.BlockError: as `land` does.
+        """
+        block = BlockInfo(block_map.file_id, chunk.number, chunk.extent.start, len(chunk.extent))
+        part = Extent(extent.start - chunk.extent.start, extent.stop - chunk.extent.start)
+
+        def download(transfer: Transfer) -> bytes | None:
+            get = functools.partial(self._storage.get_part, chunk.url, block, transfer=transfer)
+            return parts.read(get, block, part, block_map.key)
+
+        patience = Patience(self._timeout)
+        while True:
+            try:
+                return await self._attempt(download, lambda: block, patience)
+            except errors.BlockError as error:
+                await _after(error, patience)
+
+    async def _attempt(
+        self,
+        download: Callable[[Transfer], T],
+        current: Callable[[], BlockInfo],
+        patience: Patience,
+        hung: Callable[[], None] = lambda: None,
+    ) -> T:
+        """Runs `download` in a thread and a slot. `current` tells which block it is at."""
+        self.require_open()
+        try:
+            async with self._slots.transfer(min(self._timeout / TRIES, patience.left()), hung) as transfer:
+                try:
+                    return await to_thread.run_sync(download, transfer, abandon_on_cancel=True, limiter=self.threads)
+                finally:
+                    if transfer.got_on:
+                        patience.progressed(transfer.idle())
+        except errors.BlockError:
+            raise
+        except TimeoutError:
+            raise errors.DownloadTimeout(current(), "stuck") from None
+
+    def _download(
+        self,
+        block_map: BlockMap,
+        landings: Sequence[Landing],
+        crew: AbstractContextManager[object],
+        transfer: Transfer,
+    ) -> None:
+        with crew:
+            for landing in landings:
+                if not landing.dropped:
+                    self._fill(block_map, landing, transfer)
+
+    def _fill(self, block_map: BlockMap, landing: Landing, transfer: Transfer) -> None:
+        began = time.thread_time()
+        [chunk] = block_map.span(landing.extent)
+        decode = functools.partial(codec.land, landing=landing, key=block_map.key, how=block_map.compression)
+        self._storage.get(chunk.url, landing.block, transfer, decode)
+        landing.verify()
+        landing.finish()
+        self._pace.observe(transfer.waited, time.thread_time() - began)
+
+
+def _final(status: int | None) -> bool:
+    """Whether asking storage again the same way is of no use."""
+    return status is not None and status < 500 and status not in REPEATABLE
+
+
+async def _after(error: errors.BlockError, patience: Patience) -> None:
+    """Waits until the next attempt is due, or raises `error` if there is none."""
+    if isinstance(error, errors.DownloadError) and _final(error.status):
+        raise error
+    await patience.after(error)
+
+
+def _first_incomplete(landings: Sequence[Landing]) -> BlockInfo:
+    return next((landing for landing in landings if not landing.complete), landings[-1]).block
+
+
+def _drop_behind_the_first(landings: Sequence[Landing]) -> None:
+    """One of them hangs: who wants the others shall not wait for it."""
+    for landing in [landing for landing in landings if not landing.complete][1:]:
+        landing.drop()

@@ -1,0 +1,158 @@
+"""Memory that the process that downloads writes and the process that serves reads, without a copy between them.
+
+The kernel gives pages to the parts that are used, so the arena can be much larger than what it will ever hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import weakref
+from collections import OrderedDict, deque
+from functools import partial
+from typing import Any, Self
+
+PAGE = mmap.PAGESIZE
+STATES = 1 << 15
+"""Landings that can be under way at once: half a gigabyte of files of 16 KiB."""
+STATE = 8
+"""Integers of 64 bits that each has, more than `direct.landing.State` needs: a line of the processor's cache."""
+STATES_SIZE = STATES * STATE * 8
+SPARE = 32
+"""Times the budget that the arena's addresses span. Each size of segments, by powers of two, takes twice the budget at
+most, and there are 12 from 4 KiB to 8 MiB."""
+LEAST = 16 << 30
+KEPT = 32 << 20
+"""Bytes of free segments whose pages stay: to write into pages that exist is twice as fast as into new ones, and a
+block that is evicted makes room for the next of its size."""
+SLACK = 64 << 10
+"""Bytes behind a block that its segment may have pages for since an earlier, longer block."""
+
+
+class Full(Exception):
+    """There is no room."""
+
+
+class Arena:
+    """The memory itself, as either process sees it.
+
+    Args:
+        file: a descriptor of the anonymous file behind it, as long as there shall be addresses; closed in the end.
+
+    Raises:
+        OSError: there are not as many addresses.
+    """
+
+    def __init__(self, file: int) -> None:
+        self.file = file
+        self.size = os.fstat(file).st_size
+        self.memory = mmap.mmap(file, self.size)
+        self.memory.madvise(mmap.MADV_DONTDUMP)  # contents of files have no place in a core file
+        self._view = memoryview(self.memory)
+        self._states = self._view[:STATES_SIZE].cast("Q")
+
+    @classmethod
+    def create(cls, budget: int) -> Self:
+        """A new one for `budget` bytes of blocks.
+
+        Raises:
+            OSError: there is no such memory.
+        """
+        file = os.memfd_create("cterafs", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(file, max(LEAST, SPARE * budget))
+            return cls(file)
+        except BaseException:
+            os.close(file)
+            raise
+
+    def state(self, number: int) -> memoryview:
+        """What the two processes know of one landing."""
+        return self._states[number * STATE : (number + 1) * STATE]
+
+    def view(self, place: int, length: int) -> memoryview:
+        """The bytes at a place."""
+        return self._view[place : place + length]
+
+    def close(self) -> None:
+        """Its memory is gone when the last view of it is."""
+        self._states.release()
+        self._view.release()
+        os.close(self.file)
+        with contextlib.suppress(BufferError):  # it is closed with the last of its views
+            self.memory.close()
+
+
+class Segments:
+    """Which parts of an arena are in use. A segment is free again when its last view is gone, in whatever thread.
+
+    They are as long as powers of two; there are never more of one length than were in use at once.
+    """
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self._end = -(-STATES_SIZE // PAGE) * PAGE
+        self._types: dict[int, Any] = {}
+        self._free: dict[int, list[int]] = {}
+        self._pages: dict[int, int] = {}  # bytes, by the place of a segment, that there may be pages for
+        self._idle: OrderedDict[int, None] = OrderedDict()  # free segments with pages, the longest free first
+        self._idle_bytes = 0
+        self._in_use: dict[int, weakref.ref[Any]] = {}
+        self._left: deque[tuple[int, int]] = deque()  # place and length of those that became free; from any thread
+
+    def allocate(self, length: int) -> tuple[int, memoryview]:
+        """A segment of `length` bytes: its place, and the view that it lives as long as.
+
+        Raises:
+            Full: no addresses are left.
+        """
+        self._reclaim()
+        whole = max(PAGE, 1 << (length - 1).bit_length())
+        place = self._place(whole)
+        pages = -(-length // PAGE) * PAGE
+        if self._pages.get(place, 0) > pages + SLACK:
+            self._give_back(place, pages)
+        self._pages[place] = max(self._pages.get(place, 0), pages)
+        kind = self._types.get(whole)
+        if kind is None:
+            kind = self._types[whole] = ctypes.c_ubyte * whole
+        anchor = kind.from_buffer(self._arena.memory, place)
+        self._in_use[place] = weakref.ref(anchor, partial(_leave, self._left, place, whole))
+        return place, memoryview(anchor).cast("B")[:length]
+
+    def _place(self, whole: int) -> int:
+        free = self._free.get(whole)
+        if free:
+            place = free.pop()
+            if place in self._idle:
+                del self._idle[place]
+                self._idle_bytes -= self._pages[place]
+            return place
+        if self._end + whole > self._arena.size:
+            raise Full
+        place = self._end
+        self._end += whole
+        return place
+
+    def _reclaim(self) -> None:
+        while self._left:
+            place, whole = self._left.popleft()
+            del self._in_use[place]
+            self._free.setdefault(whole, []).append(place)
+            self._idle[place] = None
+            self._idle_bytes += self._pages[place]
+        while self._idle_bytes > KEPT:
+            place, _ = self._idle.popitem(last=False)
+            self._idle_bytes -= self._pages[place]
+            self._give_back(place, 0)
+
+    def _give_back(self, place: int, kept: int) -> None:
+        """Of a segment's pages, all but the first `kept` bytes."""
+        self._arena.memory.madvise(mmap.MADV_REMOVE, place + kept, self._pages[place] - kept)
+        self._pages[place] = kept
+
+
+def _leave(left: deque[tuple[int, int]], place: int, whole: int, _: object) -> None:
+    left.append((place, whole))

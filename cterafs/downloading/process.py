@@ -1,0 +1,282 @@
+"""The mount's side of the process that downloads."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from cterafs.direct import DirectIO
+from cterafs.direct.landing import Landing
+from cterafs.downloading.arena import STATES, Arena, Full, Segments
+from cterafs.downloading.messages import (
+    PACKET,
+    Berth,
+    Cancel,
+    Crashed,
+    Done,
+    Job,
+    Left,
+    Ready,
+    Settings,
+    Told,
+    decode_from_process,
+    encode,
+    receive,
+)
+from cterafs.errors import BlockError
+from cterafs.model import BlockMap
+
+log = logging.getLogger(__name__)
+
+RESTART = 5.0
+"""Seconds until another process is started in the place of one that ended."""
+
+LONGEST_JOB = 32
+"""Landings: as much as surely fits into a packet, with URLs of 4 KiB."""
+
+ENDING = 2.0
+"""Seconds that it may take to end by itself."""
+
+
+@dataclass(eq=False)
+class _Job:
+    """What the process works at.
+
+    Attributes:
+        views: what keeps its segments from being used again.
+        left: no thread writes there any more.
+        lost: the process ended.
+    """
+
+    landings: Sequence[Landing]
+    states: Sequence[int]
+    views: Sequence[memoryview]
+    over: trio.Event = field(default_factory=trio.Event)
+    failure: BlockError | None = None
+    left: bool = False
+    lost: bool = False
+
+
+class DownloadProcess:
+    """Fetches blocks into memory that this process sees, too.
+
+    Args:
+        arena: that memory.
+        settings: of the downloads.
+
+    Attributes:
+        ready: set when the first process can take jobs.
+        pid: of the process, if there is one that can take jobs.
+    """
+
+    def __init__(self, arena: Arena, settings: Settings) -> None:
+        self._arena = arena
+        self._settings = settings
+        self._segments = Segments(arena)
+        self._states = deque(range(STATES))
+        self._jobs: dict[int, _Job] = {}
+        self._numbers = 0
+        self._socket: socket.socket | None = None  # to a process that is ready
+        self.ready = trio.Event()
+        self.pid: int | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keeps a process running until cancelled. It is started when the first one was, or could not be."""
+        first = task_status
+        while True:
+            try:
+                async with self._started() as (sock, pid):
+                    first = _told(first)
+                    await self._listen(sock, pid)
+                log.warning("the process that downloads ended; for now, the mount itself downloads")
+            except OSError as error:
+                log.warning("no process to download in: %s; for now, the mount itself downloads", error.strerror)
+            first = _told(first)
+            await trio.sleep(RESTART)
+
+    async def land(self, block_map: BlockMap, landings: Sequence[Landing]) -> bool:
+        """As `Downloads.land` does; False if somebody else has to do it: there is no process, or no room.
+
+        Raises:
+            errors.BlockError
+        """
+        for first in range(0, len(landings), LONGEST_JOB):
+            if not await self._land(block_map, landings[first : first + LONGEST_JOB]):
+                return False
+        return True
+
+    async def _land(self, block_map: BlockMap, landings: Sequence[Landing]) -> bool:
+        if self._socket is None or len(self._states) < len(landings):
+            return False
+        try:
+            segments = [self._segments.allocate(landing.block.length) for landing in landings]
+        except Full:
+            return False
+        self._numbers += 1
+        number = self._numbers
+        states = [self._states.popleft() for _ in landings]
+        places = zip(landings, states, segments, strict=True)
+        berths = tuple(Berth(landing.block, state, place) for landing, state, (place, _) in places)
+        packet = encode(Job(number, _of(block_map, landings), berths))
+        job = self._jobs[number] = _Job(landings, states, [view for _, view in segments])
+        for landing, state, view in zip(landings, states, job.views, strict=True):
+            landing.moor(self._arena.state(state), view)
+        sent = False
+        try:
+            sent = await self._send(packet)
+            if sent:
+                await job.over.wait()
+        finally:
+            for landing in landings:
+                landing.cast_off()
+            if not sent:
+                self._forget(number)
+            elif not job.over.is_set():
+                self._cancel(number)
+        if not sent:
+            return False
+        if job.failure is not None:
+            raise job.failure
+        return not job.lost
+
+    async def _send(self, packet: bytes) -> bool:
+        """Whether it is on its way."""
+        while self._socket is not None and len(packet) <= PACKET:
+            try:
+                self._socket.send(packet, socket.MSG_DONTWAIT)
+                return True
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._socket)
+            except OSError as error:
+                log.debug("no job for the process that downloads: %s", error)
+                break
+        return False
+
+    def _cancel(self, number: int) -> None:
+        if self._socket is not None and number in self._jobs:
+            with contextlib.suppress(OSError):  # then it does what nobody needs, and ends by itself
+                self._socket.send(encode(Cancel(number)), socket.MSG_DONTWAIT)
+
+    @asynccontextmanager
+    async def _started(self) -> AsyncIterator[tuple[socket.socket, int]]:
+        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with mine:
+            with its:
+                files = (its.fileno(), self._arena.file)
+                command = [sys.executable, "-P", "-m", "cterafs.downloading.worker", *map(str, files)]
+                process = await trio.lowlevel.open_process(
+                    command,
+                    pass_fds=files,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,  # whoever started the mount would wait for its end
+                )
+            try:
+                mine.send(encode(self._settings))
+                yield mine, process.pid
+            finally:
+                self._lose()
+                mine.close()
+                with trio.CancelScope(shield=True):
+                    with trio.move_on_after(ENDING):
+                        await process.wait()
+                    process.kill()
+                    await process.wait()
+
+    async def _listen(self, sock: socket.socket, pid: int) -> None:
+        """Until the other end is closed."""
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            with contextlib.suppress(BlockingIOError):
+                while message := receive(sock, decode_from_process):
+                    if isinstance(message, Ready):
+                        self._socket, self.pid = sock, pid
+                        self.ready.set()
+                    else:
+                        self._hear(message)
+                return
+
+    def _hear(self, message: Told | Done | Left | Crashed) -> None:
+        if isinstance(message, Told):
+            landing = self._jobs[message.job].landings[message.landing]
+            if landing.tell is not None:
+                landing.tell()
+        elif isinstance(message, Done):
+            job = self._jobs[message.job]
+            job.failure = None if message.failure is None else message.failure.error()
+            job.left |= message.left
+            job.over.set()
+            if job.left:
+                self._forget(message.job)
+        elif isinstance(message, Left):  # which may overtake the other one
+            job = self._jobs[message.job]
+            job.left = True
+            if job.over.is_set():
+                self._forget(message.job)
+        else:
+            log.error("the process that downloads failed unexpectedly: %s", message.trace)
+
+    def _forget(self, number: int) -> None:
+        """A job is done, and nobody writes there any more: so others may."""
+        job = self._jobs.pop(number, None)
+        if job is not None:
+            self._states.extend(job.states)
+
+    def _lose(self) -> None:
+        """The process is gone, or will be at once."""
+        self._socket = self.pid = None
+        for number, job in tuple(self._jobs.items()):
+            job.lost = not job.over.is_set()
+            job.over.set()
+            self._forget(number)
+
+
+@contextmanager
+def download_process(settings: Settings, budget: int) -> Iterator[DownloadProcess | None]:
+    """One that is not started yet, for `budget` bytes of blocks; None where this system gives no memory to share."""
+    try:
+        arena = Arena.create(budget)
+    except OSError as error:
+        log.warning("no memory to share with a process that downloads: %s; the mount itself downloads", error.strerror)
+        yield None
+    else:
+        with contextlib.closing(arena):
+            yield DownloadProcess(arena, settings)
+
+
+class DownloadedApart:
+    """Direct IO with its downloads in a process of their own, while there is one. Parts of blocks are small and urgent,
+    so they are still fetched here."""
+
+    def __init__(self, direct: DirectIO, process: DownloadProcess) -> None:
+        self.tasks = direct.tasks
+        self.block_map = direct.block_map
+        self.fetch_part = direct.fetch_part
+        self._direct = direct
+        self._process = process
+
+    async def land(self, block_map: BlockMap, landings: Sequence[Landing]) -> None:
+        """As `DirectIO.land` does."""
+        if not await self._process.land(block_map, landings):
+            await self._direct.land(block_map, landings)
+
+
+def _told(status: trio.TaskStatus[None]) -> trio.TaskStatus[None]:
+    """Tells it, once."""
+    status.started()
+    return trio.TASK_STATUS_IGNORED
+
+
+def _of(block_map: BlockMap, landings: Sequence[Landing]) -> BlockMap:
+    """The list of these blocks only."""
+    chunks = tuple(chunk for landing in landings for chunk in block_map.span(landing.extent))
+    return BlockMap(block_map.file_id, block_map.size, chunks, block_map.key, block_map.compression)

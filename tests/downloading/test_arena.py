@@ -1,0 +1,105 @@
+"""Memory of two processes: who has which part of it, and for how long."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from cterafs.downloading import arena as arenas
+from cterafs.downloading.arena import KEPT, PAGE, SLACK, Arena, Full, Segments
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def arena() -> Iterator[Arena]:
+    arena = Arena.create(64 * MIB)
+    yield arena
+    arena.close()
+
+
+def memory(arena: Arena) -> int:
+    """Bytes that the kernel has given for it."""
+    return os.fstat(arena.file).st_blocks * 512
+
+
+def test_what_one_process_writes_the_other_reads(arena: Arena) -> None:
+    place, view = Segments(arena).allocate(5)
+    other = Arena(os.dup(arena.file))
+    other.view(place, 5)[:] = b"bytes"
+    other.state(7)[0] = 2**63 - 1
+    assert bytes(view) == b"bytes"
+    assert arena.state(7)[0] == 2**63 - 1
+    assert (arena.state(6)[0], arena.state(8)[0]) == (0, 0)
+    other.close()
+
+
+@pytest.mark.parametrize("length", [1, PAGE, PAGE + 1, 262_144, 262_145, 5 * MIB])
+def test_segments_do_not_overlap(arena: Arena, length: int) -> None:
+    segments = Segments(arena)
+    taken = [segments.allocate(size) for size in (length, 1, length, PAGE, length)]
+    for number, (_, view) in enumerate(taken, 1):
+        view[:] = bytes([number]) * len(view)
+    for number, (place, view) in enumerate(taken, 1):
+        assert place % PAGE == 0
+        assert bytes(view) == bytes([number]) * len(view)
+    assert {bytes(arena.state(number)) for number in range(arenas.STATES)} == {bytes(8 * arenas.STATE)}
+
+
+def test_a_segment_is_used_again_when_its_last_view_is_gone(arena: Arena) -> None:
+    segments = Segments(arena)
+    place, view = segments.allocate(MIB)
+    part = view[10:20]
+    assert segments.allocate(MIB)[0] != place
+    del view
+    assert segments.allocate(MIB)[0] != place
+    del part
+    assert place in {segments.allocate(MIB)[0] for _ in range(3)}
+
+
+def test_the_last_view_may_go_in_any_thread(arena: Arena) -> None:
+    segments = Segments(arena)
+    place, view = segments.allocate(MIB)
+    views = [view]
+    del view
+    thread = threading.Thread(target=views.clear)
+    thread.start()
+    thread.join()
+    assert segments.allocate(MIB)[0] == place
+
+
+def test_memory_that_is_not_used_goes_back(arena: Arena) -> None:
+    segments = Segments(arena)
+    taken = [segments.allocate(4 * MIB) for _ in range(2 * KEPT // (4 * MIB))]
+    for _, view in taken:
+        view[:] = bytes(len(view))
+    del view
+    assert memory(arena) >= 2 * KEPT
+    taken.clear()
+    segments.allocate(PAGE)
+    assert memory(arena) <= KEPT + MIB
+
+
+def test_a_short_block_does_not_keep_the_pages_of_a_long_one(arena: Arena) -> None:
+    segments = Segments(arena)
+    place, view = segments.allocate(8 * MIB)
+    view[:] = bytes(len(view))
+    del view
+    again, view = segments.allocate(4 * MIB + 1)
+    assert again == place
+    assert memory(arena) <= 4 * MIB + SLACK + MIB
+    view[:] = bytes(len(view))
+
+
+def test_there_is_an_end_to_it(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arena, "size", 16 * MIB)
+    segments = Segments(arena)
+    taken = [segments.allocate(4 * MIB) for _ in range(3)]
+    with pytest.raises(Full):
+        segments.allocate(4 * MIB)
+    place, view = taken.pop()
+    del view
+    assert segments.allocate(3 * MIB)[0] == place

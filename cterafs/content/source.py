@@ -29,6 +29,10 @@ class Remote(Protocol):
     def fingerprint(self) -> Fingerprint:
         """What tells this version from another; an object made with it notices that storage changed."""
 
+    @property
+    def listed(self) -> int:
+        """Chunks that are in memory."""
+
     async def chunks(self, extent: Extent) -> Sequence[Chunk]:
         """The chunks that cover `extent`, in order."""
 
@@ -155,6 +159,11 @@ class BlockSource:
     def fingerprint(self) -> Fingerprint:
         """What is known of this version, for who opens the file again later."""
         return self._remote.fingerprint
+
+    @property
+    def listed(self) -> int:
+        """Blocks whose places are in memory."""
+        return self._remote.listed + (len(self._stored.chunks) if self._stored is not None else 0)
 
     def cached(self, chunk: Chunk) -> bool:
         """In memory, or on its way."""

@@ -94,6 +94,11 @@ class RemoteFile:
         """What tells this version from another, in some 16 bytes per list of blocks that was seen."""
         return tuple(self._digests.items())
 
+    @property
+    def listed(self) -> int:
+        """Blocks of the lists that are in memory."""
+        return sum(len(window.map.chunks) for window in self._windows.values())
+
     async def chunks(self, extent: Extent) -> Sequence[Chunk]:
         """The blocks that hold any byte of `extent`, in order; none where it lies beyond the end.
 

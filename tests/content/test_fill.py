@@ -32,6 +32,7 @@ class Storage:
         self.running = self.most = self.asked = 0
         self.fails_at: int | None = None
         self.fingerprint = ()
+        self.listed = 0
 
     async def chunks(self, extent: Extent) -> Sequence[Chunk]:
         return [

@@ -33,6 +33,7 @@ class Remote(PlayedStorage):
     """Each byte tells its block's number."""
 
     fingerprint = ()
+    listed = 0
 
     async def chunks(self, extent: Extent) -> Sequence[Chunk]:
         return self.known(extent)

@@ -39,6 +39,7 @@ class Remote(PlayedStorage):
     """Blocks of which parts can be had, unless it is `compressed`. Reads of parts wait for `gate`."""
 
     fingerprint = ()
+    listed = 0
 
     def __init__(self) -> None:
         self.parts: list[Extent] = []

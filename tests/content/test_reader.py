@@ -37,6 +37,7 @@ class Remote(PlayedStorage):
         self.broken: set[int] = set()
         self.covers = Extent(0, SIZE)
         self.fingerprint = ()
+        self.listed = 0
 
     async def chunks(self, extent: Extent) -> Sequence[Chunk]:
         covered = extent.intersect(self.covers)

@@ -170,3 +170,23 @@ def test_ten_thousand_open_files(bounded: Mount, portal: EmbeddedPortal) -> None
             assert opened[number].read() == b"%010d" % number
     while bounded.status()["reads"]["open_files"]:
         pass
+
+
+class Zeros:
+    size = 1 << 30
+
+    def read(self, offset: int, length: int) -> bytes:
+        return bytes(min(length, self.size - offset))
+
+
+def test_lists_of_many_large_files(bounded: Mount, portal: EmbeddedPortal) -> None:
+    """Each is of 16,384 blocks, and of no use after its file was closed, unless that is opened again."""
+    folder = portal.namespace.create_folder("Folder")
+    encoding = Encoding(block_size=64 << 10, codec=Codec.NONE, encrypted=False)
+    with portal.namespace.batch():
+        for number in range(32):
+            portal.namespace.create(folder, f"{number}", Zeros(), encoding=encoding)
+    bounded.start()
+    for number in range(32):
+        with (bounded.path / f"Folder/{number}").open("rb", buffering=0) as file:
+            assert os.pread(file.fileno(), 10, 500 * MIB) == bytes(10)

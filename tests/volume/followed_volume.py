@@ -158,6 +158,7 @@ class Remote(PlayedStorage):
 
     def __init__(self, content: bytes) -> None:
         self.fingerprint: Fingerprint = ()
+        self.listed = 0
         self._content = content
 
     async def chunks(self, extent: Extent) -> Sequence[Chunk]:

@@ -57,6 +57,7 @@ class Remote(PlayedStorage):
         self.size = size
         self.known = fingerprint
         self.fingerprint: Fingerprint = ((None, b"digest"),)
+        self.listed = 0
         self.error: Exception | None = None
 
     async def chunks(self, extent: Extent) -> Sequence[Chunk]:

@@ -6,6 +6,7 @@ The client talks to one origin, and follows no redirect: so credentials cannot r
 from __future__ import annotations
 
 import functools
+import io
 import ssl
 import zlib
 from collections.abc import Iterator, Mapping
@@ -20,10 +21,9 @@ import httpx
 from cterafs.errors import ConfigError, PortalConnectionError, PortalError, PortalTimeout, ProtocolError
 from cterafs.threads import patiently
 
-# Answers are bounded: a page of 2,000 entries is below 1 MB, and below 256 MiB even with access lists of 64 KiB each
-# (what NTFS allows).
-MAX_BODY = 256 * 2**20
-# Beyond the wait for its first byte, an answer has this long to arrive: 256 MiB at 7 Mbit/s. It ends a trickle, which
+# Answers are bounded: a page of 2,000 entries is below 1 MB, and below 64 MiB with access lists of 32 KiB each.
+MAX_BODY = 64 * 2**20
+# Beyond the wait for its first byte, an answer has this long to arrive: 64 MiB at 2 Mbit/s. It ends a trickle, which
 # the wait for each single read does not.
 _BODY_SECONDS = 300.0
 
@@ -155,12 +155,12 @@ async def _read(response: httpx.Response) -> bytes:
     announced = response.headers.get("content-length", "")
     if len(announced) > 19 or (announced.isdecimal() and int(announced) > MAX_BODY):
         raise _too_long()
-    body = bytearray()
+    body = io.BytesIO()  # which gives what it holds without a copy
     too_long = False
     try:
         async for piece in response.aiter_raw():
-            body += piece
-            if len(body) > MAX_BODY and not too_long:
+            body.write(piece)
+            if body.tell() > MAX_BODY and not too_long:
                 too_long = True
                 await response.aclose()  # which makes the iteration fail
     except httpx.HTTPError as error:
@@ -170,7 +170,7 @@ async def _read(response: httpx.Response) -> bytes:
             raise
     if too_long:
         raise _too_long()
-    return _decoded(bytes(body), response.headers.get("content-encoding", ""))
+    return _decoded(body.getvalue(), response.headers.get("content-encoding", ""))
 
 
 def _decoded(body: bytes, encoding: str) -> bytes:

@@ -23,9 +23,9 @@ from cterafs.errors import NotificationsError, ProtocolError
 from cterafs.model import Cursor, Event, Page
 from cterafs.portal.timestamps import nanoseconds
 
-# A full page of 2,000 entries has some 30,000 values; this many take about 300 MB once decoded, which is all that a
+# A full page of 2,000 entries has some 30,000 values; this many take about 75 MB once decoded, which is all that a
 # hostile answer can make us allocate.
-_MAX_VALUES = 4_000_000
+_MAX_VALUES = 1_000_000
 _MAX_TEXT = 64 << 10
 """Characters of a name or a guid; an extended attribute could show no more. An entry with a longer one is skipped."""
 _INT64_MAX = 2**63 - 1

@@ -125,7 +125,7 @@ def test_a_page_that_claims_ten_gigabytes(bounded: Mount, portal: EmbeddedPortal
     portal.namespace.create(folder, "file", b"1")
     while bounded.status()["state"] != "offline":
         pass
-    assert "longer than 256 MiB" in bounded.status()["reason"]
+    assert "longer than 64 MiB" in bounded.status()["reason"]
     portal.faults.portal = None
     bounded.settle()
     assert (bounded.path / "Folder/file").read_bytes() == b"1"

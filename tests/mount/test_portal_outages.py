@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,14 +24,15 @@ from known_tree import (
 )
 from real_mount import DEADLINE, Mount
 from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
 
 from cterafs.demo.faultplan import FaultPlan
 from cterafs.demo.injections import Delay, Hang, Resize, Status, Truncate
 from cterafs.demo.server import EmbeddedPortal
 
+MARGIN = 160 << 20
+"""Bytes that a mount may grow by for a list of changes: two and a half times what the longest has."""
 HTML = "<!DOCTYPE html><html><body>The portal is being upgraded</body></html>"
-MARGIN = 64 << 20
-"""Bytes that a mount may grow by for an answer of any size, beside what the configuration lets it cache."""
 
 
 @pytest.fixture(autouse=True)
@@ -167,3 +172,35 @@ def test_slow(portal: EmbeddedPortal, mount: Mount) -> None:
         goes_on(mount, beside=reader)
         assert reader.wait(DEADLINE) == 0
     portal.faults.plan = None
+
+
+async def endless() -> AsyncIterator[bytes]:
+    """A list of changes."""
+    yield b'{"has_more":false,"cursor":"c","entries":['
+    while True:
+        entry = {"type": "file", "guid": "g" * 40, "name": "n" * 1000, "deleted": False, "folder_id": 1, "size": 1}
+        yield (json.dumps(entry).encode() + b",") * 1000
+        await asyncio.sleep(0)  # in which it is heard that the client is gone
+
+
+def peak(mount: Mount) -> int:
+    """Bytes that the process had in memory at most (VmHWM of proc_pid_status(5))."""
+    status = Path(f"/proc/{mount.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10
+
+
+def test_an_endless_list_of_changes(portal: EmbeddedPortal, mount: Mount) -> None:
+    begin(mount)
+    before = peak(mount)
+
+    def answer(kind: str, request: Request) -> Response | None:
+        return StreamingResponse(endless(), media_type="application/json") if kind == "list" else None
+
+    portal.faults.portal = answer
+    portal.namespace.create(portal.namespace.find("Folder"), "new", b"new")
+    wait_for_state(mount, "offline", "longer than 64 MiB")
+    goes_on(mount)
+    portal.faults.portal = None
+    mount.settle()
+    assert (mount.path / "Folder/new").read_bytes() == b"new"
+    assert peak(mount) - before < MARGIN

@@ -49,3 +49,17 @@ def test_a_damaged_index_is_made_anew_by_the_next_mount(mount: Mount, held: Path
     assert (held / "another").read_bytes() == CONTENT
     assert [file.name for file in mount.state.glob("*.corrupt-1")] == ["index.db.corrupt-1"]
     assert any("index.db.corrupt-1" in line for line in mount.complaints())
+
+
+def test_an_index_that_was_cut_short_is_made_anew(portal: EmbeddedPortal, mount: Mount) -> None:
+    folder = portal.namespace.create_folder("Folder")
+    for number in range(200):
+        portal.namespace.create(folder, f"file {number}", CONTENT)
+    mount.start()
+    for share in (0.0, 0.3, 0.99):
+        mount.stop()
+        index = mount.state / "index.db"
+        os.truncate(index, int(index.stat().st_size * share))
+        mount.start()
+        assert (mount.path / "Folder/file 7").read_bytes() == CONTENT
+        assert len(list((mount.path / "Folder").iterdir())) == 200

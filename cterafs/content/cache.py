@@ -25,6 +25,7 @@ from cterafs.content.renting import Renting
 from cterafs.direct.landing import Landing
 from cterafs.errors import BlockError, BlockInfo, CteraError, DirectIOError
 from cterafs.stats import Stats
+from cterafs.threads import patiently
 
 T = TypeVar("T")
 
@@ -182,7 +183,7 @@ class BlockCache:
         if self.disk is not None:
             with trio.move_on_after(DISK_PATIENCE):
                 places = partial(self.disk.places, file_id, version)
-                return await trio.to_thread.run_sync(places, abandon_on_cancel=True, limiter=self._disk_threads)
+                return await self._disk_thread(places)
         return ()
 
     def count_hits(self, count: int) -> None:
@@ -325,10 +326,15 @@ class BlockCache:
             return ask()
 
         with trio.move_on_after(DISK_PATIENCE) as scope:
-            return await trio.to_thread.run_sync(asking, abandon_on_cancel=True, limiter=self._disk_threads)
+            return await self._disk_thread(asking)
         if scope.cancelled_caught and began:  # and did not only wait for others
             disk.hung()
         return None
+
+    async def _disk_thread(self, ask: Callable[[], T]) -> T:
+        return await patiently(
+            partial(trio.to_thread.run_sync, ask, abandon_on_cancel=True, limiter=self._disk_threads)
+        )
 
     def _hear(self, flight: Flight) -> None:
         """Called in any thread; one call of the loop's serves all that is heard in others until it comes."""

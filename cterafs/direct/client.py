@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Collection, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from cterafs.direct.storage import Storage, tls_context
 from cterafs.direct.streamer import EVERYTHING, Streamer
 from cterafs.errors import BlockInfo
 from cterafs.model import BlockMap, ByteRange, Chunk, Compression, Extent
+from cterafs.threads import patiently
 
 LARGE = 64 << 10
 """Bytes of JSON that are decoded in a thread: 130 entries or more, 0.3 ms."""
@@ -206,7 +208,8 @@ class DirectIO:
         answer = await self._ask(file_id, extent, limit)
         if len(answer) < LARGE:
             return self._described(answer, file_id, extent)
-        return await to_thread.run_sync(self._described, answer, file_id, extent, limiter=self._downloads.threads)
+        describe = partial(self._described, answer, file_id, extent)
+        return await patiently(partial(to_thread.run_sync, describe, limiter=self._downloads.threads))
 
     async def _ask(self, file_id: int, extent: Extent | None, size: int) -> bytes | bytearray:
         self._downloads.require_open()

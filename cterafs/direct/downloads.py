@@ -25,6 +25,7 @@ from cterafs.direct.storage import Storage
 from cterafs.direct.transfer import Transfer
 from cterafs.errors import BlockInfo
 from cterafs.model import BlockMap, Chunk, Extent
+from cterafs.threads import patiently
 
 T = TypeVar("T")
 
@@ -147,7 +148,8 @@ class Downloads:
         try:
             async with self._slots.transfer(min(self._timeout / TRIES, patience.left()), hung) as transfer:
                 try:
-                    return await to_thread.run_sync(download, transfer, abandon_on_cancel=True, limiter=self.threads)
+                    run = functools.partial(to_thread.run_sync, abandon_on_cancel=True, limiter=self.threads)
+                    return await patiently(functools.partial(run, download, transfer))
                 finally:
                     if transfer.got_on:
                         patience.progressed(transfer.idle())

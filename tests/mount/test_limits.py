@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from mount_processes import limited
+from mount_processes import family, limited
 from real_mount import DEADLINE, Mount
 
 from cterafs.demo.encoder import Encoding
@@ -54,15 +54,20 @@ def check(mount: Mount, folder: Path) -> None:
 
 
 def test_out_of_threads(mount: Mount, folder: Path) -> None:
+    mount.configure(direct_timeout="3s")
     with limited(os.getpid(), resource.RLIMIT_STACK, STACK):
         mount.start()
-    used = int(Path(f"/proc/{mount.pid}/statm").read_text().split()[0]) * resource.getpagesize()
-    with limited(mount.pid, resource.RLIMIT_AS, used + STACK // 2):
+    processes = family(mount.pid)
+    with contextlib.ExitStack() as limits:
+        for pid in processes:
+            used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+            limits.enter_context(limited(pid, resource.RLIMIT_AS, used + STACK // 2))
         read_all(folder)
         assert len(list(folder.iterdir())) == FILES
         mount.portal.namespace.rename(mount.portal.namespace.find("Folder/7"), "seven")
         mount.settle()
         assert not (folder / "7").exists()
+    assert family(mount.pid) == processes
     mount.portal.namespace.rename(mount.portal.namespace.find("Folder/seven"), "7")
     check(mount, folder)
 

@@ -22,8 +22,7 @@ ROOT_INODE = Inode(1)
 """The root of the mount: FUSE fixes the number."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Extent:
+class Extent(msgspec.Struct, frozen=True, order=True, gc=False):
     """The bytes from `start` up to, not including, `stop`."""
 
     start: int
@@ -74,8 +73,7 @@ class Compression(enum.Enum):
     LZ4 = "LZ4"  # ours: no portal is known to send it
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True, gc=False):
     """One block in a file's list of blocks.
 
     Attributes:
@@ -119,8 +117,12 @@ class BlockMap:
 
     def span(self, wanted: Extent) -> Sequence[Chunk]:
         """The chunks that hold any byte of `wanted`, in order."""
-        if not len(wanted):
+        if not len(wanted) or not self.chunks:
             return ()
+        within = self.chunks[0].extent  # most files have blocks of one size, and most reads lie in one of them
+        number = (wanted.start - within.start) // (len(within) or 1)
+        if 0 <= number < len(self.chunks) and self.chunks[number].extent.contains(wanted):
+            return self.chunks[number : number + 1]
         first = bisect.bisect_right(self.chunks, wanted.start, key=lambda chunk: chunk.extent.stop)
         last = bisect.bisect_left(self.chunks, wanted.stop, key=lambda chunk: chunk.extent.start)
         return self.chunks[first:last]

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import msgspec
+
 from cterafs.model import Extent
 
 STREAMS = 16
@@ -77,8 +79,7 @@ SMALL_FILE = 1 << 20
 NOTHING = Extent(0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Advice:
+class Advice(msgspec.Struct, frozen=True, gc=False):
     """What follows from a read.
 
     Attributes:
@@ -254,7 +255,12 @@ class AccessPattern:
 
     def wants(self, extent: Extent, size: int) -> bool:
         """Whether a stream will come to these bytes if it goes on as it does."""
-        return any(stream.wants(stream.local(extent, size)) for stream in self._streams)
+        mirrored = Extent(size - extent.stop, size - extent.start)
+        for stream in self._streams:
+            local = mirrored if stream.mirrored else extent
+            if (stream.step or local.start < stream.ahead) and stream.wants(local):
+                return True
+        return False
 
     def shrink(self) -> None:
         """Memory is short: every window is halved."""
@@ -272,7 +278,12 @@ class AccessPattern:
         exact = self._scattered >= SCATTERED
         best, least = None, SLACK * 2
         for stream in self._streams:
-            distance = stream.distance(stream.local(read, size).start, exact)
+            start = size - read.stop if stream.mirrored else read.start
+            if start == stream.position:  # said before all else, since a random read asks this of each
+                return stream
+            if exact and not stream.step and stream.streak < STREAK:
+                continue
+            distance = stream.distance(start, exact)
             if distance == 0:
                 return stream
             if distance is not None and distance < least:
@@ -281,7 +292,7 @@ class AccessPattern:
 
     def _begin(self, read: Extent, size: int) -> Advice:
         """A read that no stream expects begins one."""
-        if any(stream.wants(stream.local(read, size)) for stream in self._streams):
+        if self.wants(read, size):
             self._streams.insert(0, self._new(read))
             del self._streams[STREAMS:]
             return Advice((), random=False)

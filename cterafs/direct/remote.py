@@ -47,15 +47,17 @@ Fingerprint = tuple[tuple[Ask, bytes], ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Window:
-    """A list of blocks. `renew_at` is when to renew it, in seconds of the monotonic clock; infinite if unknown."""
+    """A list of blocks, which lie in `extent`. `renew_at` is when to renew it, in seconds of the monotonic clock;
+    infinite if unknown."""
 
     ask: Ask
     map: BlockMap
     renew_at: float
 
+    extent: Extent
+
     def holds(self, position: int) -> bool:
-        extent = self.map.extent
-        return extent.start <= position < extent.stop
+        return self.extent.start <= position < self.extent.stop
 
 
 class RemoteFile:
@@ -124,7 +126,7 @@ class RemoteFile:
         """The blocks that hold all of `extent`, if that can be told at once; otherwise none."""
         if self._changed is None:
             for window in reversed(self._windows.values()):
-                if window.map.extent.contains(extent):
+                if window.extent.contains(extent):
                     return window.map.span(extent)
         return ()
 
@@ -250,7 +252,7 @@ class RemoteFile:
         self._verify(ask, block_map)
         seconds = lifetime(block_map.chunks[0].url, time.time()) if block_map.chunks else None
         renew_at = time.monotonic() + seconds - RENEW_AHEAD if seconds is not None else float("inf")
-        window = self._windows[ask] = _Window(ask, block_map, renew_at)
+        window = self._windows[ask] = _Window(ask, block_map, renew_at, block_map.extent)
         self._windows.move_to_end(ask)
         if len(self._windows) > WINDOWS:
             self._windows.popitem(last=False)

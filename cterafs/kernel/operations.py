@@ -71,7 +71,7 @@ def answers(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corou
             if not error.reported:
                 error.reported = True
                 operations.volume.stats.failed(error)
-                log.warning("%s: %s", operation.__name__, error)
+                log.warning("%s: %s", operation.__name__.strip("_"), error)
             raise FUSEError(error.code) from None
         except Exception as error:
             operations = args[0]
@@ -191,10 +191,13 @@ class Operations(pyfuse3.Operations):
         handle, keep_cache = await self.volume.open(Inode(inode), cached=not flags & os.O_DIRECT)
         return FileInfo(fh=FileHandleT(handle), keep_cache=keep_cache)
 
-    @answers
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]  # any buffer will do
         data = self.volume.ready(fh, off, size)
-        return await self.volume.read(fh, off, size) if data is None else data
+        return await self._read(fh, off, size) if data is None else data
+
+    @answers
+    async def _read(self, fh: FileHandleT, off: int, size: int) -> bytes | memoryview:
+        return await self.volume.read(fh, off, size)
 
     async def release(self, fh: FileHandleT) -> None:
         self.volume.close(fh)

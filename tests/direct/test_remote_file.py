@@ -1,5 +1,6 @@
 """One version of one file: lists by parts, shared, renewed, compared."""
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -381,6 +382,6 @@ async def test_a_portal_that_is_away_does_not_keep_good_urls_from_being_used(mon
         [chunk] = await file.chunks(Extent(0, 10))
         monkeypatch.setattr(remotes, "RENEW_AHEAD", math.inf)
         portal.before_list = away
-        file._windows[None] = remotes._Window(None, file._windows[None].map, -math.inf)
+        file._windows[None] = dataclasses.replace(file._windows[None], renew_at=-math.inf)
         assert await file.read(chunk) == b"x" * 10
         assert len(portal.asked) == 2

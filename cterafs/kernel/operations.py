@@ -76,7 +76,7 @@ def answers(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corou
         except Exception as error:
             operations = args[0]
             operations.volume.stats.failed(error)
-            log.exception("%s failed unexpectedly", operation.__name__)
+            log.exception("%s failed unexpectedly", operation.__name__.strip("_"))
             raise FUSEError(errno.EIO) from None
 
     return run

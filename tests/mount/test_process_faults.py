@@ -118,7 +118,7 @@ for number in range(count):
     if not pid:
         reading = os.open(file, os.O_RDONLY | (os.O_DIRECT if number % 2 else 0))
         offset = number * 7_000_003 % size // 4096 * 4096
-        for _ in range(20):
+        for _ in range(5):
             offset += os.preadv(reading, [mmap.mmap(-1, 128 << 10)], offset)
         os._exit(0)
     readers.append(pid)

@@ -361,7 +361,7 @@ async def _status(running: Running, path: Path) -> dict[str, Any]:
         },
         "errors": dict(stats.errors),
         "tasks": trio.lowlevel.current_statistics().tasks_living,
-        "rss": _resident(),
+        "rss": _resident(None if running.downloads is None else running.downloads.pid),
     }
 
 
@@ -382,6 +382,13 @@ async def _disk_status(disk: DiskCache | None) -> dict[str, Any]:
     }
 
 
-def _resident() -> int:
-    """Bytes of memory in use: the second field of /proc/self/statm, in pages (proc_pid_statm(5))."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def _resident(downloads: int | None) -> int:
+    """Bytes of memory in use, by this process and that which downloads; what they share counts once.
+
+    Of proc_pid_statm(5): the second field counts resident pages, the third those of them that are not a process's own.
+    """
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    with contextlib.suppress(OSError):  # it has just ended
+        fields = Path(f"/proc/{downloads}/statm").read_text().split() if downloads else ("0", "0", "0")
+        pages += int(fields[1]) - int(fields[2])
+    return pages * resource.getpagesize()

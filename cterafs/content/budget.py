@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from typing import NamedTuple
 
 PART = 6
 """Of the memory that all readers are ahead, at most. A block under way may take its size twice, so that is a third of
@@ -11,6 +12,18 @@ the memory, and what is read right now comes on top: beyond a half, downloads th
 RECENT = 1024
 """Reads of all handles after which one that had none gives its share up: a player that pauses, 128 MiB of others' reads
 later."""
+
+
+class File(NamedTuple):
+    """What is read: whatever tells it from others, and its bytes."""
+
+    name: object
+    size: int
+
+
+class _Reader(NamedTuple):
+    turn: int
+    file: File | None
 
 
 class Budget:
@@ -22,20 +35,35 @@ class Budget:
     """
 
     def __init__(self, memory: int, maximum: int) -> None:
-        self._total = memory // PART
+        self._memory = memory
         self._maximum = maximum
         self._turn = 0
-        self._readers: OrderedDict[object, int] = OrderedDict()  # the turn of each one's last read, the oldest first
+        self._readers: OrderedDict[object, _Reader] = OrderedDict()  # whose last read is longest ago first
+        self._files: Counter[File] = Counter()  # by how many it is read
+        self._wanted = 0  # bytes of all of them
 
-    def share(self, reader: object) -> int:
+    @property
+    def short(self) -> bool:
+        """What is being read does not fit into the memory: when it was all read, its beginning will be gone again."""
+        return self._wanted > self._memory
+
+    def share(self, reader: object, file: File | None = None) -> int:
         """What `reader`, who reads now, may be ahead, in bytes."""
         self._turn += 1
-        self._readers[reader] = self._turn
+        if reader not in self._readers and file is not None:
+            self._wanted += 0 if self._files[file] else file.size
+            self._files[file] += 1
+        self._readers[reader] = _Reader(self._turn, file)
         self._readers.move_to_end(reader)
-        while self._turn - next(iter(self._readers.values())) > RECENT:
-            self._readers.popitem(last=False)
-        return min(self._maximum, self._total // len(self._readers))
+        while self._turn - next(iter(self._readers.values())).turn > RECENT:
+            self.leave(next(iter(self._readers)))
+        return min(self._maximum, self._memory // PART // len(self._readers))
 
     def leave(self, reader: object) -> None:
         """`reader` is closed."""
-        self._readers.pop(reader, None)
+        left = self._readers.pop(reader, None)
+        if left is not None and left.file is not None:
+            self._files[left.file] -= 1
+            if not self._files[left.file]:
+                del self._files[left.file]
+                self._wanted -= left.file.size

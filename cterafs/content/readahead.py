@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from cterafs.content.budget import Budget
+from cterafs.content.budget import Budget, File
 from cterafs.content.cache import BlockCache
 from cterafs.content.source import BlockSource
 from cterafs.content.window import AccessPattern
@@ -76,6 +76,7 @@ class ReadAhead:
         self._cache = cache
         self._nursery = nursery
         self._budget = budget
+        self._file = File(source, source.size)
         self._stats = stats
         self._pattern = AccessPattern(0)
         self._prefetches: set[_Prefetch] = set()
@@ -93,7 +94,7 @@ class ReadAhead:
         pattern, size = self._pattern, self._source.size
         if self._came_too_early(chunks):
             pattern.lost(read, size)
-        pattern.maximum = self._budget.share(self)
+        pattern.maximum = self._budget.share(self, self._file)
         if self._cache.memory.contended:
             pattern.shrink()
             pattern.maximum = 0
@@ -101,8 +102,7 @@ class ReadAhead:
         for prefetch in self._prefetches:
             if not pattern.wants(prefetch.wanted, size):
                 prefetch.scope.cancel()
-        if len(advice.passed) and size > self._cache.memory.limit:
-            # By the time that all of it was read, its beginning would be gone in any case; the kernel has its pages.
+        if len(advice.passed) and self._budget.short:  # the kernel has its pages
             self._source.drop(advice.passed)
         for wanted in advice.extents:
             prefetch = _Prefetch(wanted)

@@ -49,6 +49,12 @@ def peak(pid: int) -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
 
+def private(pid: int) -> int:
+    """Bytes of memory in use that are a process's own (proc_pid_statm(5), fields 2 and 3)."""
+    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    return (int(fields[1]) - int(fields[2])) * PAGE
+
+
 def available_memory() -> int:
     """Bytes that programs and the kernel's caches may take (proc_meminfo(5))."""
     return int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) << 10

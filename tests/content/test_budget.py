@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cterafs.content.budget import PART, RECENT, Budget
+from cterafs.content.budget import PART, RECENT, Budget, File
 
 MIB = 1 << 20
 
@@ -43,3 +43,24 @@ def test_who_does_not_read_gives_its_share_up_after_a_while() -> None:
     assert budget.share("paused") == 60
     assert [budget.share("busy") for _ in range(RECENT + 1)] == [30] * RECENT + [60]
     assert budget.share("paused") == 30
+
+
+def test_memory_is_short_while_the_files_that_are_read_do_not_fit() -> None:
+    budget = Budget(100, 100)
+    budget.share(1, File("a", 60))
+    budget.share(2, File("a", 60))
+    assert not budget.short
+    budget.share(3, File("b", 60))
+    assert budget.short
+    budget.leave(1)
+    assert budget.short
+    budget.leave(2)
+    assert not budget.short
+    budget.share(4, File("c", 101))
+    assert budget.short
+    for _ in range(RECENT + 1):
+        budget.share(3, File("b", 60))
+    assert not budget.short
+    budget.leave(3)
+    budget.leave(4)
+    assert not budget.short

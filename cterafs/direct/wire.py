@@ -83,7 +83,7 @@ def parse(answer: bytes | bytearray, file_id: int, wanted: Extent | None = None)
         Unplaced: a range was asked for, and it may or may not be what came: the whole list has to be asked for.
     """
     decoded = _decode(answer, file_id)
-    actual = _detail(decoded.actual_blocks_range)
+    actual = _detail(decoded.actual_blocks_range, file_id)
     start, size = _placed(actual, file_id)
     if not decoded.chunks:
         if wanted is not None and size is not None and wanted.start >= size:
@@ -102,7 +102,7 @@ def parse(answer: bytes | bytearray, file_id: int, wanted: Extent | None = None)
     if wanted is not None and not _is_placed(actual, offsets, wanted, size):
         raise Unplaced
     return Description(
-        size, _chunks(decoded.chunks, offsets, wanted), _wrapped_key(decoded, file_id), _compression(decoded)
+        size, _chunks(decoded.chunks, offsets, wanted), _wrapped_key(decoded, file_id), _compression(decoded, file_id)
     )
 
 
@@ -120,14 +120,14 @@ def _decode(answer: bytes | bytearray, file_id: int) -> _Answer:
     return decoded
 
 
-def _detail(raw: msgspec.Raw) -> object:
-    """A field beside the entries; None for what cannot be one."""
+def _detail(raw: msgspec.Raw, file_id: int) -> object:
+    """A field beside the entries. One that cannot be read is no missing one: it may say that the file is encrypted."""
     if len(raw) > MAX_DETAIL:
-        return None
+        raise errors.InvalidRequest(file_id, "a key or a range of absurd length")
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+        raise errors.InvalidRequest(file_id, "the answer is not JSON") from None
 
 
 def _placed(actual: object, file_id: int) -> tuple[int, int | None]:
@@ -184,11 +184,11 @@ def _chunks(listed: list[_Chunk], offsets: list[int], wanted: Extent | None) -> 
 
 
 def _wrapped_key(answer: _Answer, file_id: int) -> str | None:
-    info = _detail(answer.encrypt_info)
+    info = _detail(answer.encrypt_info, file_id)
     if isinstance(info, dict):
         wrapped, encrypted = info.get("wrapped_key"), info.get("data_encrypted")
     else:
-        wrapped, encrypted = _detail(answer.wrapped_key), None
+        wrapped, encrypted = _detail(answer.wrapped_key, file_id), None
     if encrypted is False or (encrypted is None and not wrapped):
         return None
     if not isinstance(wrapped, str) or not wrapped:
@@ -196,7 +196,7 @@ def _wrapped_key(answer: _Answer, file_id: int) -> str | None:
     return wrapped
 
 
-def _compression(answer: _Answer) -> Compression | None:
+def _compression(answer: _Answer, file_id: int) -> Compression | None:
     """None for a name that is not known, too: the block's first bytes may tell."""
-    name = _detail(answer.compression_type)
+    name = _detail(answer.compression_type, file_id)
     return Compression.__members__.get(name.upper()) if isinstance(name, str) else None

@@ -211,3 +211,14 @@ def test_any_json_is_a_sound_list_or_a_typed_error(sent: dict[str, Any], wanted:
     for before, after in zip(found.chunks, found.chunks[1:], strict=False):
         assert before.extent.stop == after.extent.start
     assert all(len(chunk.extent) and chunk.extent.stop <= found.size for chunk in found.chunks)
+
+
+@pytest.mark.parametrize("inside", [b"\xff", b"A" * 100_000])
+def test_what_is_said_of_the_key_and_cannot_be_read_is_not_taken_for_plain(inside: bytes) -> None:
+    said = (
+        b'{"encrypt_info":{"wrapped_key":"'
+        + inside
+        + b'","data_encrypted":true},"chunks":[{"url":"https://s/","len":1}]}'
+    )
+    with pytest.raises(errors.InvalidRequest):
+        wire.parse(said, 7)

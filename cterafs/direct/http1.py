@@ -182,6 +182,7 @@ class Connection:
             OSError
         """
         if self._rest:
+            transfer.count(0)
             count = min(len(view), len(self._rest))
             view[:count] = self._rest[:count]
             self._rest = self._rest[count:]

@@ -84,7 +84,11 @@ class Transfer:
 
         Raises:
             TimeoutError: too little for too long.
+            Aborted: another attempt may be under way, which this one must not get mixed up with. What the system
+                received before the abort can still be had of a socket that was shut down.
         """
+        if self._aborted:
+            raise Aborted
         self.received += received
         if self.received - self._counted >= PROGRESS:
             self._counted = self.received

@@ -14,6 +14,9 @@ from cterafs.model import Extent
 NOBODY = sys.maxsize
 """`awaited` where nobody waits for a part of it."""
 
+SHORT = 64 << 10
+"""Bytes of a block that is copied out of memory which another process filled: there, it takes whole pages."""
+
 State = MutableSequence[int] | memoryview
 """Five integers, which may be in memory that another process shares."""
 FILLED, AWAITED, COMPLETE, DROPPED, ATTEMPT = range(5)
@@ -144,14 +147,17 @@ class Landing:
         return None if view is None else view[start:stop]
 
     def take(self) -> bytes | memoryview:
-        """The whole block, once it is complete: not a copy, unless a part of it is in use at this moment."""
+        """The whole block, once it is complete: no copy, unless it is short or a part of it in use at this moment."""
         if self._plain is not None:
             return self._plain
         if self._view is None:
             raise IndexError("it is not there yet")
-        if self._buffer is None:
+        if self._buffer is not None:
+            self._view.release()
+            self._plain = self._buffer.getvalue()
+        elif len(self._view) < SHORT:
+            self._plain = bytes(self._view)
+        else:
             return self._view
-        self._view.release()
-        self._plain = self._buffer.getvalue()
         self._buffer = self._view = None
         return self._plain

@@ -269,7 +269,7 @@ class BlockCache:
                 await run.land([flight.landing for flight in run.flights if not flight.ended])
             run.error = None
         except CteraError as error:
-            run.error = error
+            run.error = error.with_traceback(None)  # a cycle through this frame would keep what it holds
         except Exception as error:  # whatever storage answered, it must not end the mount
             log.exception("a download failed unexpectedly")
             run.error = DirectIOError(run.flights[0].wanted.key.file_id, f"unexpected {type(error).__name__}")

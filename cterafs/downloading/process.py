@@ -23,6 +23,7 @@ from cterafs.downloading.messages import (
     Cancel,
     Crashed,
     Done,
+    Failure,
     Job,
     Left,
     Ready,
@@ -32,7 +33,6 @@ from cterafs.downloading.messages import (
     encode,
     receive,
 )
-from cterafs.errors import BlockError
 from cterafs.model import BlockMap
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class _Job:
     states: Sequence[int]
     views: Sequence[memoryview]
     over: trio.Event = field(default_factory=trio.Event)
-    failure: BlockError | None = None
+    failure: Failure | None = None
     left: bool = False
     lost: bool = False
 
@@ -145,7 +145,7 @@ class DownloadProcess:
         if not sent:
             return False
         if job.failure is not None:
-            raise job.failure
+            raise job.failure.error()  # which this job does not refer to: a cycle would keep its memory
         return not job.lost
 
     async def _send(self, packet: bytes) -> bool:
@@ -212,7 +212,7 @@ class DownloadProcess:
                 landing.tell()
         elif isinstance(message, Done):
             job = self._jobs[message.job]
-            job.failure = None if message.failure is None else message.failure.error()
+            job.failure = message.failure
             job.left |= message.left
             job.over.set()
             if job.left:

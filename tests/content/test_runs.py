@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
@@ -112,6 +114,22 @@ async def test_a_block_that_cannot_be_had_does_not_fail_those_behind_it(cache: B
     assert await read(cache, BLOCKS[2], storage) == b"x" * 10
     await ended(cache)
     assert cache.memory.used == 2 * LENGTH
+
+
+async def test_nothing_of_a_run_that_failed_waits_for_a_search_for_cycles(cache: BlockCache) -> None:
+    storage = Storage()
+    storage.broken = {0}
+    gc.disable()
+    try:
+        run = cache.fetch(BLOCKS[:1], storage.land)
+        await run.ended.wait()
+        assert run.error is not None
+        await trio.testing.wait_all_tasks_blocked()
+        left = weakref.ref(run)
+        del run
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 async def test_what_was_dropped_behind_one_that_hangs_is_fetched_by_who_wants_it(cache: BlockCache) -> None:

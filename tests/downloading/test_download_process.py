@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -136,6 +137,33 @@ async def test_errors_are_those_that_this_process_would_have_met(
     assert there.value.retry_after == here.value.retry_after
     if isinstance(there.value, DownloadError):
         assert there.value.status == here.value.status  # type: ignore[attr-defined]
+
+
+@pytest.mark.trio
+async def test_memory_of_what_failed_is_free_without_a_search_for_cycles(store: Store, running: Running) -> None:
+    store.script = lambda exchange: exchange.answer(b"", "403 Forbidden")
+    source, landings = listed(store, 3)
+    gc.disable()
+    try:
+        async with running() as process:
+            with pytest.raises(BlockError):
+                await process.land(source, landings)
+            await idle(process)
+            assert len(process._segments._left) == len(process._segments._in_use) == 3
+    finally:
+        gc.enable()
+
+
+@pytest.mark.trio
+async def test_short_blocks_keep_no_page_each(store: Store, running: Running) -> None:
+    store.script = lambda exchange: exchange.answer(b"short")
+    landings = [Landing(BlockInfo(7, None, number * 5, 5)) for number in range(20)]
+    chunks = [Chunk(landing.extent, f"{store.server.url}/{landing.block.offset}") for landing in landings]
+    async with running() as process:
+        assert await process.land(BlockMap(7, 100, tuple(chunks), None, Compression.NONE), landings)
+        assert [landing.take() for landing in landings] == [b"short"] * 20
+        await idle(process)
+        assert len(process._segments._left) == len(process._segments._in_use) == 20
 
 
 @pytest.mark.trio

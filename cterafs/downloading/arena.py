@@ -23,7 +23,8 @@ STATES_SIZE = STATES * STATE * 8
 SPARE = 32
 """Times the budget that the arena's addresses span. Each size of segments, by powers of two, takes twice the budget at
 most, and there are 12 from 4 KiB to 8 MiB."""
-LEAST = 16 << 30
+LEAST, MOST = 16 << 30, 32 << 40
+"""Bytes of addresses: a process has 128 TiB."""
 KEPT = 32 << 20
 """Bytes of free segments whose pages stay: to write into pages that exist is twice as fast as into new ones, and a
 block that is evicted makes room for the next of its size."""
@@ -62,7 +63,7 @@ class Arena:
         """
         file = os.memfd_create("cterafs", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(file, max(LEAST, SPARE * budget))
+            os.ftruncate(file, min(max(LEAST, SPARE * budget), MOST))
             return cls(file)
         except BaseException:
             os.close(file)

@@ -103,3 +103,10 @@ def test_there_is_an_end_to_it(arena: Arena, monkeypatch: pytest.MonkeyPatch) ->
     place, view = taken.pop()
     del view
     assert segments.allocate(3 * MIB)[0] == place
+
+
+def test_no_budget_is_too_large_for_addresses() -> None:
+    arena = Arena.create(1 << 60)
+    _, view = Segments(arena).allocate(PAGE)
+    view[:] = bytes(PAGE)
+    arena.close()

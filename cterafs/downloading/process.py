@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -34,8 +35,17 @@ from cterafs.downloading.messages import (
     receive,
 )
 from cterafs.model import BlockMap
+from cterafs.threads import patiently
 
 log = logging.getLogger(__name__)
+
+BEGIN = """\
+import sys
+sys.path[:] = sys.argv[3:]
+from cterafs.downloading import worker
+worker.main(int(sys.argv[1]), int(sys.argv[2]))
+"""
+"""What the process runs: the code that this one runs, from wherever that was imported, be it installed or not."""
 
 RESTART = 5.0
 """Seconds until another process is started in the place of one that ended."""
@@ -172,14 +182,15 @@ class DownloadProcess:
         with mine:
             with its:
                 files = (its.fileno(), self._arena.file)
-                command = [sys.executable, "-P", "-m", "cterafs.downloading.worker", *map(str, files)]
-                process = await trio.lowlevel.open_process(
-                    command,
+                open_process = partial(
+                    trio.lowlevel.open_process,
+                    [sys.executable, "-P", "-c", BEGIN, *map(str, files), *sys.path],
                     pass_fds=files,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,  # whoever started the mount would wait for its end
                 )
+                process = await patiently(open_process)
             try:
                 mine.send(encode(self._settings))
                 yield mine, process.pid

@@ -1,4 +1,4 @@
-"""The process that downloads. Run as `python -m cterafs.downloading.worker SOCKET ARENA`, two inherited descriptors.
+"""The process that downloads: `main` is what it runs.
 
 It ends when the other end of the socket is closed, and upon nothing else: who mounts decides when that is.
 """
@@ -9,7 +9,6 @@ import contextlib
 import logging
 import signal
 import socket
-import sys
 import threading
 import traceback
 from collections.abc import AsyncIterator, Callable
@@ -200,6 +199,10 @@ async def work(sock: socket.socket, arena_file: int) -> None:
 
 
 def main(sock: int, arena_file: int) -> None:
+    """
+    Args:
+        sock, arena_file: inherited descriptors: of the socket to the mount, and of the arena's file.
+    """
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     process.conceal()
@@ -209,7 +212,3 @@ def main(sock: int, arena_file: int) -> None:
         trio.run(work, mount, arena_file)
     except Exception:
         mount.send(encode(Crashed(traceback.format_exc()[-LONGEST_TRACE:])))
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))

@@ -95,6 +95,7 @@ class DownloadProcess:
         self._states = deque(range(STATES))
         self._jobs: dict[int, _Job] = {}
         self._numbers = 0
+        self._waiting = trio.Lock()
         self._socket: socket.socket | None = None  # to a process that is ready
         self.ready = trio.Event()
         self.pid: int | None = None
@@ -165,11 +166,16 @@ class DownloadProcess:
                 self._socket.send(packet, socket.MSG_DONTWAIT)
                 return True
             except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._socket)
+                await self._wait_for_room()
             except OSError as error:
                 log.debug("no job for the process that downloads: %s", error)
                 break
         return False
+
+    async def _wait_for_room(self) -> None:
+        async with self._waiting:  # one task at a time may wait for a socket
+            if self._socket is not None:
+                await trio.lowlevel.wait_writable(self._socket)
 
     def _cancel(self, number: int) -> None:
         if self._socket is not None and number in self._jobs:

@@ -245,6 +245,23 @@ async def test_blocks_behind_one_that_hangs_are_dropped(store: Store, running: R
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.trio
+async def test_any_number_of_jobs_waits_for_room_in_the_socket(store: Store, running: Running) -> None:
+    store.script = lambda exchange: exchange.answer(b"x" * SIZE)
+    jobs = [listed(store, 4, f"{store.server.url}/{number}?{'x' * 4000}") for number in range(40)]
+    taken: list[bool] = []
+    async with running() as process:
+
+        async def land(source: BlockMap, landings: list[Landing]) -> None:
+            taken.append(await process.land(source, landings))
+
+        async with trio.open_nursery() as nursery:
+            for source, landings in jobs:
+                nursery.start_soon(land, source, landings)
+        await idle(process)
+    assert taken == [True] * 40
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1/" + "x" * 250_000])
 @pytest.mark.trio
 async def test_a_list_that_fits_into_no_packet_is_not_for_it(store: Store, running: Running, url: str) -> None:

@@ -23,7 +23,7 @@ from cterafs.demo.server import EmbeddedPortal
 
 MIB = 1 << 20
 MEMORY = 32 * MIB
-MARGIN = 200 * MIB
+MARGIN = 256 * MIB  # of two processes; the C library keeps up to 64 MiB of free memory in each
 BLOCK = MIB
 BOMB = 400 * MIB
 LIST = 64 * MIB

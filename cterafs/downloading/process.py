@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+import msgspec
 import trio
 
 from cterafs.direct import DirectIO
@@ -109,6 +110,8 @@ class DownloadProcess:
                     first = _told(first)
                     await self._listen(sock, pid)
                 log.warning("the process that downloads ended; for now, the mount itself downloads")
+            except (msgspec.DecodeError, LookupError):  # it decodes what storage sends, with libraries in C
+                log.exception("the process that downloads made no sense; for now, the mount itself downloads")
             except OSError as error:
                 log.warning("no process to download in: %s; for now, the mount itself downloads", error.strerror)
             first = _told(first)

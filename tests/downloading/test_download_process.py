@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import pytest
 import trio
@@ -19,6 +20,7 @@ from cterafs.direct.landing import Landing
 from cterafs.direct.storage import Storage, tls_context
 from cterafs.downloading import process as processes
 from cterafs.downloading.arena import STATES
+from cterafs.downloading.messages import Done, Left, Told, encode
 from cterafs.downloading.process import DownloadProcess
 from cterafs.errors import BlockError, BlockInfo, DownloadError
 from cterafs.model import BlockMap, Chunk, Compression, Extent
@@ -214,6 +216,34 @@ async def test_another_process_takes_the_place_of_one_that_ended(
         assert process.pid not in (None, before)
         assert await process.land(source, landings)
     assert landings[0].take() == block(0)
+
+
+NONSENSE = """
+import pathlib, socket, sys
+begun = pathlib.Path({marker!r})
+if not begun.exists():
+    begun.touch()
+    mount = socket.socket(fileno=int(sys.argv[1]))
+    mount.send({packet!r})
+    mount.recv(1 << 20)
+    mount.recv(1)
+    sys.exit()
+"""
+
+
+@pytest.mark.parametrize("packet", [b"\xff", encode(Told(99, 0)), encode(Done(99, None, left=True)), encode(Left(99))])
+@pytest.mark.trio
+async def test_one_that_says_what_makes_no_sense_is_replaced(
+    store: Store, running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, packet: bytes
+) -> None:
+    monkeypatch.setattr(processes, "RESTART", 0.0)
+    said = NONSENSE.format(marker=str(tmp_path / "begun"), packet=packet)
+    monkeypatch.setattr(processes, "BEGIN", said + processes.BEGIN)
+    store.script = lambda exchange: exchange.answer(block(number(exchange)))
+    source, landings = listed(store, 1)
+    async with running() as process:
+        assert await process.land(source, landings)
+    assert (tmp_path / "begun").exists()
 
 
 @pytest.mark.trio

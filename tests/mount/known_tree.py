@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +79,6 @@ def status_of(mount: Mount) -> dict[str, Any]:
     record = control.find(mount.path)
     assert record is not None
     return control.ask_status(record)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Until something is so that no event tells of."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def wait_for_state(mount: Mount, state: str, reason: str = "") -> dict[str, Any]:

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,12 @@ class Mount:
     def status(self) -> dict[str, Any]:
         status: dict[str, Any] = json.loads(self.run("status", "--json", str(self.path)).stdout)
         return status
+
+    def wait_until(self, condition: Callable[[dict[str, Any]], bool]) -> None:
+        """Until the status is as it should be; no event tells of it."""
+        deadline = time.monotonic() + DEADLINE
+        while not condition(self.status()):
+            assert time.monotonic() < deadline, "the status does not become as it should be"
 
     def download_pid(self, other_than: int | None = None) -> int:
         """The process that downloads, once it can; nothing tells when that is."""

@@ -15,7 +15,6 @@ from known_tree import (
     fresh,
     goes_on,
     status_of,
-    wait_for,
     wait_for_state,
 )
 from real_mount import Mount, finish
@@ -125,7 +124,7 @@ def test_a_full_disk_under_the_cache(portal: EmbeddedPortal, caching: Mount, dis
         portal.namespace.create(portal.namespace.find("Folder"), "too much", CONTENT[::-1])
         caching.settle()
         assert (caching.path / "Folder/too much").read_bytes() == CONTENT[::-1]
-        wait_for(lambda: status_of(caching)["cache"]["disk"]["reason"] is not None)
+        caching.wait_until(lambda status: status["cache"]["disk"]["reason"] is not None)
         goes_on(caching)
     portal.faults.storage = lambda kind, request: Response(status_code=503)
     assert (caching.path / "Folder/cached").read_bytes() == CONTENT

@@ -123,8 +123,7 @@ def test_a_page_that_claims_ten_gigabytes(bounded: Mount, portal: EmbeddedPortal
     claims = Response(b"{", headers={"Content-Length": f"{10 << 30}"})
     portal.faults.portal = lambda kind, request: claims if kind == "list" else None
     portal.namespace.create(folder, "file", b"1")
-    while bounded.status()["state"] != "offline":
-        pass
+    bounded.wait_until(lambda status: bool(status["state"] == "offline"))
     assert "longer than 64 MiB" in bounded.status()["reason"]
     portal.faults.portal = None
     bounded.settle()
@@ -168,8 +167,7 @@ def test_ten_thousand_open_files(bounded: Mount, portal: EmbeddedPortal) -> None
         assert bounded.status()["reads"]["open_files"] == count
         for number in order[::97]:
             assert opened[number].read() == b"%010d" % number
-    while bounded.status()["reads"]["open_files"]:
-        pass
+    bounded.wait_until(lambda status: not status["reads"]["open_files"])
 
 
 class Zeros:

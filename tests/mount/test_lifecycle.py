@@ -41,8 +41,7 @@ def readers(mount: Mount) -> Iterator[None]:
     script = f"while cat '{mount.path}/Folder/'* > /dev/null; do :; done"
     running = [subprocess.Popen(["sh", "-c", script], stderr=subprocess.DEVNULL) for _ in range(8)]
     try:
-        while mount.status()["reads"]["requests"] < 100:
-            pass
+        mount.wait_until(lambda status: bool(status["reads"]["requests"] >= 100))
         yield
         for process in running:
             process.wait(DEADLINE)

@@ -11,7 +11,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mount_processes import Ending, family, threads
@@ -50,6 +52,10 @@ def reading(folder: Path, count: int = 4) -> Iterator[None]:
             reader.wait()
 
 
+def _downloaded(goal: int, status: dict[str, Any]) -> bool:
+    return bool(status["reads"]["downloaded_blocks"] >= goal)
+
+
 def databases(mount: Mount) -> list[Path]:
     """The index, and that of the cache on the disk."""
     return [*(mount.home / "state").rglob("*.db"), *(mount.home / ".cache").rglob("*.db")]
@@ -64,9 +70,8 @@ def test_killed_at_random_moments_it_is_whole(mount: Mount, folder: Path) -> Non
         mount.start()
         ending = Ending(family(mount.pid))
         with reading(folder):
-            goal = chance.randrange(100)
-            while mount.status()["reads"]["downloaded_blocks"] < goal and round_ == 0:
-                pass
+            goal = chance.randrange(100) if round_ == 0 else 0
+            mount.wait_until(partial(_downloaded, goal))
             for number in range(chance.randrange(30)):
                 namespace.write(namespace.find(f"Folder/{number % FILES}"), chance.randbytes(200_000))
             os.kill(mount.pid, signal.SIGKILL)

@@ -83,12 +83,18 @@ class Ledger:
             return "changes"
         if incident.what == "mmap" and incident.path.startswith(CHANGING) and incident.errno == PAGE_FAULT:
             return "changes"
+        if incident.what == "open" and incident.errno == errno.ESTALE:
+            # A list that looks like another version's; as long as somebody has the file open, nobody else can open it.
+            return next((span.name for span in self._spans if self._looks_newer(span, incident)), None)
         if incident.what not in READS or incident.errno not in FAILURES | {PAGE_FAULT}:
             return None
         return next((span.name for span in reversed(self._spans) if self._explains(span, incident)), None)
 
     def _explains(self, span: Span, incident: Incident) -> bool:
         return span.began < incident.ended and incident.began < span.ended + self._grace
+
+    def _looks_newer(self, span: Span, incident: Incident) -> bool:
+        return span.name.startswith("directio") and self._explains(span, incident)
 
     def _is_unseen(self, incident: Incident) -> bool:
         """A block without a checksum; or one that was read before it was all there, by who has the file open since."""

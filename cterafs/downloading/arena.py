@@ -26,8 +26,8 @@ most, and there are 12 from 4 KiB to 8 MiB."""
 LEAST, MOST = 16 << 30, 32 << 40
 """Bytes of addresses: a process has 128 TiB."""
 KEPT = 32 << 20
-"""Bytes of free segments whose pages stay: to write into pages that exist is twice as fast as into new ones, and a
-block that is evicted makes room for the next of its size."""
+"""Bytes of free segments whose pages stay: to write into pages that exist takes a 15th of the time that new ones take
+(0.04 and 0.65 s a GiB), and a block that is evicted makes room for the next of its size."""
 SLACK = 64 << 10
 """Bytes behind a block that its segment may have pages for since an earlier, longer block."""
 

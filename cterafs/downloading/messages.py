@@ -32,15 +32,14 @@ class Settings(msgspec.Struct, frozen=True, tag=True):
 
 
 class Berth(msgspec.Struct, frozen=True, array_like=True):
-    """Where a landing is: the number of its state and the place of its buffer in the arena."""
+    """Where a block's landing is: the number of its state and the place of its buffer in the arena."""
 
-    block: BlockInfo
     state: int
     place: int
 
 
 class Job(msgspec.Struct, frozen=True, tag=True):
-    """Fetch these blocks, one after the other. `source` lists them, and no others."""
+    """Fetch the blocks that `source` lists, one after the other; each has a berth."""
 
     number: int
     source: BlockMap

@@ -138,8 +138,7 @@ class DownloadProcess:
         self._numbers += 1
         number = self._numbers
         states = [self._states.popleft() for _ in landings]
-        places = zip(landings, states, segments, strict=True)
-        berths = tuple(Berth(landing.block, state, place) for landing, state, (place, _) in places)
+        berths = tuple(Berth(state, place) for state, (place, _) in zip(states, segments, strict=True))
         packet = encode(Job(number, _of(block_map, landings), berths))
         job = self._jobs[number] = _Job(landings, states, [view for _, view in segments])
         for landing, state, view in zip(landings, states, job.views, strict=True):

@@ -24,7 +24,6 @@ from cterafs.direct.storage import Storage, tls_context
 from cterafs.direct.transfer import Aborted
 from cterafs.downloading.arena import Arena
 from cterafs.downloading.messages import (
-    Berth,
     Cancel,
     Crashed,
     Done,
@@ -39,7 +38,7 @@ from cterafs.downloading.messages import (
     encode,
     receive,
 )
-from cterafs.errors import BlockError
+from cterafs.errors import BlockError, BlockInfo
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +53,8 @@ class Berthed(Landing):
 
     __slots__ = ("_aside", "_berth", "_filled")
 
-    def __init__(self, berth: Berth, state: State, view: memoryview, tell: Callable[[], object]) -> None:
-        super().__init__(berth.block, tell)
+    def __init__(self, block: BlockInfo, state: State, view: memoryview, tell: Callable[[], object]) -> None:
+        super().__init__(block, tell)
         self._state = state
         self._berth = view
         self._filled = 0
@@ -170,10 +169,11 @@ class Worker:
 
     def _landings(self, job: Job) -> list[Berthed]:
         landings = []
-        for index, berth in enumerate(job.berths):
-            view = self._arena.view(berth.place, berth.block.length)
+        for index, (chunk, berth) in enumerate(zip(job.source.chunks, job.berths, strict=True)):
+            block = BlockInfo(job.source.file_id, chunk.number, chunk.extent.start, len(chunk.extent))
+            view = self._arena.view(berth.place, block.length)
             tell = partial(self._send, Told(job.number, index))
-            landings.append(Berthed(berth, self._arena.state(berth.state), view, tell))
+            landings.append(Berthed(block, self._arena.state(berth.state), view, tell))
         return landings
 
     def _send(self, message: FromProcess) -> None:

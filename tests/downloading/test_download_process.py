@@ -18,10 +18,12 @@ from told_storage import Store
 from cterafs.direct.downloads import Downloads
 from cterafs.direct.landing import Landing
 from cterafs.direct.storage import Storage, tls_context
+from cterafs.direct.transfer import Aborted
 from cterafs.downloading import process as processes
 from cterafs.downloading.arena import STATES
 from cterafs.downloading.messages import Done, Left, Told, encode
 from cterafs.downloading.process import DownloadProcess
+from cterafs.downloading.worker import Crew
 from cterafs.errors import BlockError, BlockInfo, DownloadError
 from cterafs.model import BlockMap, Chunk, Compression, Extent
 
@@ -254,10 +256,48 @@ async def test_memory_is_not_used_again_while_a_thread_may_write_there(store: St
         async with trio.open_nursery() as nursery:
             nursery.start_soon(process.land, source, landings)
             await trio.to_thread.run_sync(store.server.hanging.acquire)
-            assert len(process._states) == STATES - 4
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGSTOP)
             nursery.cancel_scope.cancel()
+        assert len(process._states) == STATES - 4
+        os.kill(process.pid, signal.SIGCONT)
         await idle(process)
         await trio.to_thread.run_sync(store.server.abandoned.acquire)
+
+
+def test_who_leaves_late_tells_it_and_who_comes_late_is_turned_away() -> None:
+    told = []
+    crew = Crew(lambda: told.append("left"))
+    with crew:
+        with crew:
+            assert not crew.dismiss()
+            with pytest.raises(Aborted), crew:
+                pass
+        assert told == []
+    assert told == ["left"]
+
+
+def test_a_crew_that_has_left_before_the_end_tells_nothing() -> None:
+    crew = Crew(lambda: pytest.fail("nobody was there any more"))
+    with crew:
+        pass
+    assert crew.dismiss()
+
+
+@pytest.mark.trio
+async def test_that_the_last_thread_has_left_may_be_heard_before_the_end_of_the_job(
+    store: Store, running: Running
+) -> None:
+    store.script = Exchange.hang
+    source, landings = listed(store, 2)
+    async with running() as process, trio.open_nursery() as nursery:
+        nursery.start_soon(process.land, source, landings)
+        await trio.to_thread.run_sync(store.server.hanging.acquire)
+        [job] = process._jobs
+        process._hear(Left(job))
+        assert len(process._states) == STATES - 2
+        process._hear(Done(job, None, left=False))
+        assert len(process._states) == STATES
 
 
 @pytest.mark.trio

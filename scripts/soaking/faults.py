@@ -46,6 +46,9 @@ FEED = ("list", "longpoll", "ancestors")
 SOME = 0.3
 """Of the requests, so that every retry has its chance."""
 
+SEEM_REPLACED = frozenset(("directio: another's", "block: HTTP 404"))
+"""Faults that look as if storage had another version of a file: the list of other blocks, or a block that is gone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Damage:

@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 
-from soaking.faults import Damage, Span
+from soaking.faults import SEEM_REPLACED, Damage, Span
 from soaking.reader import Incident
 from soaking.tree import CHANGING
 
@@ -83,18 +83,16 @@ class Ledger:
             return "changes"
         if incident.what == "mmap" and incident.path.startswith(CHANGING) and incident.errno == PAGE_FAULT:
             return "changes"
+        spans = self._spans
         if incident.what == "open" and incident.errno == errno.ESTALE:
-            # A list that looks like another version's; as long as somebody has the file open, nobody else can open it.
-            return next((span.name for span in self._spans if self._looks_newer(span, incident)), None)
-        if incident.what not in READS or incident.errno not in FAILURES | {PAGE_FAULT}:
+            # As long as somebody has a file open that seems to be replaced, nobody else can open it.
+            spans = [span for span in spans if span.name in SEEM_REPLACED]
+        elif incident.what not in READS or incident.errno not in FAILURES | {PAGE_FAULT}:
             return None
-        return next((span.name for span in reversed(self._spans) if self._explains(span, incident)), None)
+        return next((span.name for span in reversed(spans) if self._explains(span, incident)), None)
 
     def _explains(self, span: Span, incident: Incident) -> bool:
         return span.began < incident.ended and incident.began < span.ended + self._grace
-
-    def _looks_newer(self, span: Span, incident: Incident) -> bool:
-        return span.name.startswith("directio") and self._explains(span, incident)
 
     def _is_unseen(self, incident: Incident) -> bool:
         """A block without a checksum; or one that was read before it was all there, by who has the file open since."""

@@ -19,7 +19,7 @@ def soaking(monkeypatch):
     return lambda module: importlib.import_module(f"soaking.{module}")
 
 
-def test_a_short_soak_finds_nothing_wrong(tmp_path):
+def test_a_short_soak_finds_nothing_wrong(soaking, tmp_path):
     command = [sys.executable, "-m", "soaking", f"--minutes={SECONDS / 60}", f"--output={tmp_path}"]
     path = f"{REPOSITORY / 'scripts'}:{REPOSITORY}"
     done = subprocess.run(
@@ -31,6 +31,7 @@ def test_a_short_soak_finds_nothing_wrong(tmp_path):
     found = json.loads((tmp_path / "soak.json").read_text())
     assert found["bytes"] > 1_000_000
     assert len(found["faults"]) == 46
+    assert found["faults"].keys() > soaking("faults").SEEM_REPLACED
     assert found["changes"] > 0
     assert "wrong: 0" in done.stdout
     assert not (tmp_path / "mnt").exists()
@@ -88,6 +89,23 @@ def test_what_faults_and_changes_explain_is_not_wrong(ledger, incident, kind, at
 def test_everything_else_is_wrong(ledger, incident, kind, at, rest):
     ledger.judge(incident(kind, at, **rest))
     assert ledger.wrongs == len(ledger.wrong) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "wrongs"),
+    [
+        ("directio: another's", 0),
+        ("block: HTTP 404", 0),
+        ("directio: another length", 1),
+        ("directio: garbled", 1),
+        ("directio: HTTP 400", 1),
+        ("block: HTTP 403", 1),
+    ],
+)
+def test_a_file_cannot_be_opened_where_it_seems_to_be_replaced(soaking, fault, wrongs):
+    ledger = soaking("ledger").Ledger([soaking("faults").Span(fault, 10, 20)], [], grace=5)
+    ledger.judge(soaking("reader").Incident("error", "open", "Stable/1", 15, 16, errno=errno.ESTALE))
+    assert (ledger.wrongs, ledger.expected.total()) == (wrongs, 1 - wrongs)
 
 
 def test_any_range_of_a_version_is_computed(soaking):

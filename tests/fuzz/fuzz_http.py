@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 import anyio
 from fuzzing import Target, is_one_line
 
-from cterafs.direct.http1 import Connection, Head, MalformedAnswer, object_size
+from cterafs.direct.http1 import Connection, Head, MalformedAnswer, object_size, parse_chunk_size
 from cterafs.direct.origin import _Connection
 from cterafs.direct.transfer import Transfer
 from cterafs.model import Extent
 
 T = TypeVar("T")
-LIMIT = 100_000
+LIMIT = 6000
+"""Bytes that a body may have: few, so that seeds and what becomes of them have more."""
 
 
 class _Stream:
@@ -99,6 +100,10 @@ def _finished(work: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("it waits")
 
 
+def chunk_size(data: bytes) -> None:
+    assert 0 <= parse_chunk_size(data) < 16**15
+
+
 def answer(data: bytes) -> None:
     """All who read it see the same body."""
     body = _from_storage(data, whole=True)
@@ -109,23 +114,35 @@ def answer(data: bytes) -> None:
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 ANSWERS = (
     HEAD + b"Content-Length: 11\r\nConnection: keep-alive\r\n\r\nhello world",
-    HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nTrailer: 1\r\n\r\n",
+    CHUNKED + b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nTrailer: 1\r\n\r\n",
     HEAD + b"Connection: close\r\n\r\nhello world",
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 206 Partial\r\nContent-Range: bytes 0-9/100\r\nContent-Length: 10\r\n\r\n"
     + b"x" * 10,
     b"HTTP/1.0 403 Forbidden\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
     HEAD + b"X-Long: " + b"x" * 3000 + b"\r\nContent-Length: 5000\r\n\r\n" + b"y" * 5000,
 )
+LONG = b"y" * (LIMIT + 1)
+TOO_LONG = (
+    HEAD + b"Content-Length: %d\r\n\r\n" % len(LONG) + LONG,
+    HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    CHUNKED + b"%x\r\n" % len(LONG) + LONG + b"\r\n0\r\n\r\n",
+    CHUNKED + (b"1;" + b"x" * 1000 + b"\r\ny\r\n") * 80 + b"0\r\n\r\n",
+    HEAD + b"Connection: close\r\n\r\n" + LONG,
+)
+"""One for each limit of a body's length."""
 WORDS = (
     b"\r\n\r\n",
     b"HTTP/1.1 ",
     b"Content-Length: ",
     b"Transfer-Encoding: chunked\r\n",
     b"ffffffffffffff\r\n",
-    b"Content-Length: " + b"9" * 5000 + b"\r\n",
     b"0\r\n",
 )
 
-TARGETS = (Target("answer", answer, ANSWERS, (), WORDS),)
+TARGETS = (
+    Target("answer", answer, (*ANSWERS, *TOO_LONG), (), WORDS),
+    Target("chunk_size", chunk_size, (b"5", b" 1F;x=y", b"f" * 16), (MalformedAnswer,)),
+)

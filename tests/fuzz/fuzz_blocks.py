@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cramjam
 import lz4.frame
+from block_encoder import Trickle, encrypt, wrap
 from fuzzing import Target, is_one_line
 
 from cterafs import errors
@@ -26,41 +27,17 @@ from cterafs.errors import BlockInfo
 from cterafs.model import Compression, Extent
 
 KEY = bytes(range(32))
-SECRET = base64.b64encode(bytes(range(32, 64))).decode()
+SECRET = bytes(range(32, 64))
 PLAIN = b"some plaintext, some plaintext, and some more " * 40
 HOW = (None, *Compression)
-
-
-class _Pieces:
-    """A stored block as it comes, at most `step` bytes at a time."""
-
-    def __init__(self, stored: bytes, step: int) -> None:
-        self.size = len(stored)
-        self._rest = memoryview(stored)
-        self._step = step
-
-    def readinto(self, view: memoryview) -> int:
-        count = min(len(view), self._step, len(self._rest))
-        view[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
-
 
 # The first byte tells how a block is stored; the next two, how long it has to be.
 
 
 def stored(plain: bytes, data: bytes, how: Compression | None, *, encrypted: bool = False) -> bytes:
     if encrypted:
-        data = _encrypted(data)
+        data = encrypt(data, KEY)
     return bytes([HOW.index(how) * 2 + encrypted]) + len(plain).to_bytes(2, "big") + data
-
-
-def _encrypted(data: bytes) -> bytes:
-    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
-    padding = 16 - len(data) % 16
-    encryptor = Cipher(algorithms.AES(KEY), modes.CBC(bytes(16))).encryptor()
-    return bytes(17) + encryptor.update(data + bytes([padding]) * padding) + encryptor.finalize()
 
 
 def _taken_apart(data: bytes) -> tuple[BlockInfo, bytes | None, Compression | None, bytes]:
@@ -72,7 +49,7 @@ def _taken_apart(data: bytes) -> tuple[BlockInfo, bytes | None, Compression | No
 def _landed(block: BlockInfo, key: bytes | None, how: Compression | None, data: bytes, step: int) -> bytes | None:
     landing = Landing(block)
     try:
-        land(_Pieces(data, step), landing, key, how)
+        land(Trickle(data, step), landing, key, how)
         landing.verify()
     except errors.BlockError as error:
         _told(error)
@@ -133,15 +110,6 @@ def block_part(data: bytes) -> None:
 def wrapped_key(data: bytes) -> None:
     wrapped, _, secret = data.decode("utf-8", "surrogateescape").partition("\n")
     assert len(cipher.unwrap_key(wrapped, secret, 7)) in (16, 24, 32)
-
-
-def _wrapped(text: bytes) -> bytes:
-    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
-    padding = 16 - len(text) % 16
-    encryptor = Cipher(algorithms.AES(base64.b64decode(SECRET)), modes.ECB()).encryptor()
-    sealed = encryptor.update(text + bytes([padding]) * padding) + encryptor.finalize()
-    return base64.b64encode(sealed) + b"\n" + SECRET.encode()
 
 
 # --- the cache on the disk --------------------------------------------------------------------------------------------
@@ -213,6 +181,7 @@ BLOCKS = tuple(
 )
 HUGE_FRAME = stored(PLAIN, FRAMED[:16] + b"\x7f\xff\xff\xff" + bytes(140_000), Compression.SNAPPY)
 """Announces more than any block may have, and goes on for longer than is looked at at a time."""
+WRAPPED = (wrap(KEY, SECRET), wrap(KEY[:16], SECRET, quoted=False))
 MAGIC = (b"\x1f\x8b\x08\0", b"\x82SNAPPY\0", b"\x04\x22\x4d\x18", b"\0\0\0\0", b"\xff\xff\xff\x7f")
 
 TARGETS = (
@@ -221,7 +190,7 @@ TARGETS = (
     Target(
         "wrapped_key",
         wrapped_key,
-        (_wrapped(b'"' + base64.b64encode(KEY) + b'"'), _wrapped(base64.b64encode(KEY[:16]))),
+        tuple(f"{wrapped}\n{base64.b64encode(SECRET).decode()}".encode() for wrapped in WRAPPED),
         (errors.DecryptKeyError,),
     ),
     *(

@@ -49,6 +49,8 @@ def come_next(
     ahead = [*reversed(following), *_directories_backwards(entries)]
     while ahead and len(found) < AHEAD:
         directory = ahead.pop()
+        if directory in found:  # it lies within itself: what the portal tells may be a cycle
+            continue
         found[directory] = listing = read(directory)
         if len(listing) <= SMALL:
             ahead += _directories_backwards(listing)
@@ -81,12 +83,14 @@ class Walks:
             return None
         walk.expected += 1
         following: list[Inode] = []
-        above: Inode | None = directory
-        while above is not None and len(following) < AHEAD:  # its siblings, then those of its parent, and so on
-            above = self._parents.get(above)
-            walk = self._walks.get(above) if above is not None else None
+        above = self.parent(directory)
+        for _ in range(WALKS):  # its siblings, then those of its parent, and so on; in a cycle that has no end
+            if above is None or len(following) >= AHEAD:
+                break
+            walk = self._walks.get(above)
             if walk is not None:
                 following += walk.directories[walk.expected : walk.expected + AHEAD - len(following)]
+            above = self.parent(above)
         return following
 
     def listed(self, directory: Inode, entries: Iterable[Dirent], *, more: bool) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 
 from cterafs.model import Change, Dirent, Inode, Node
@@ -91,3 +94,30 @@ def test_no_more_is_read_ahead_than_is_worth_it() -> None:
     assert [*endless] == [*range(1, AHEAD + 1)]
     large = [directory(number) for number in range(2, SMALL + 3)]
     assert [*come_next([directory(1)], [Inode(9999)], lambda inode: large if inode == 1 else [])] == [1, 9999]
+
+
+@pytest.fixture
+def bounded() -> Iterator[None]:
+    """What has no end fails instead."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("it does not end")
+
+    before = signal.signal(signal.SIGVTALRM, fail)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 5)
+    yield
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    signal.signal(signal.SIGVTALRM, before)
+
+
+@pytest.mark.usefixtures("bounded")
+def test_a_directory_that_lies_within_itself_is_read_once() -> None:
+    assert [*come_next([directory(1)], [], lambda inode: [directory(3 - inode)])] == [1, 2]
+
+
+@pytest.mark.usefixtures("bounded")
+def test_nobody_is_followed_upwards_for_ever(walks: Walks) -> None:
+    walks.listed(Inode(1), [directory(2)], more=False)
+    walks.listed(Inode(2), [directory(1)], more=False)
+    assert {*(walks.visit(Inode(2)) or ())} <= {1, 2}
+    assert walks.visit(Inode(1)) == []

@@ -201,7 +201,7 @@ class Follower:
                     applied += await self._take(pages, listing=listing) if pages else 0
                     if pages and self._state == "offline":  # and no earlier: it may fail again
                         self._begin_catching_up()
-                except errors.StateError as error:
+                except OSError as error:
                     failure = error
                 if failure is not None:
                     nursery.cancel_scope.cancel()

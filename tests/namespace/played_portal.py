@@ -33,7 +33,7 @@ class PlayedPortal:
 
     pages: list[list[Event]] = field(default_factory=list)
     ancestors: dict[str, list[Event]] = field(default_factory=dict)
-    folders: list[FolderInfo] | errors.PortalError = field(default_factory=list)
+    folders: list[FolderInfo] | OSError = field(default_factory=list)
     failures: list[errors.PortalError] = field(default_factory=list)
     epoch: int = 0
     calls: list[tuple[str, object, float]] = field(default_factory=list)
@@ -72,7 +72,7 @@ class PlayedPortal:
 
     async def all(self) -> Sequence[FolderInfo]:
         self._called("folders", None)
-        if isinstance(self.folders, errors.PortalError):
+        if isinstance(self.folders, OSError):
             raise self.folders
         return self.folders
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 
 import pytest
@@ -213,6 +214,23 @@ async def test_owners_of_new_cloud_folders_are_asked_for_once(setting: Setting, 
         await setting.watcher.until(lambda: store.cursor == "0:4")
         await live(follower)
     assert len(portal.asked("folders")) == asked + 2
+
+
+@pytest.mark.parametrize("error", [errors.AuthenticationError("wrong password"), OSError(errno.EMFILE, "too many")])
+async def test_whatever_goes_wrong_with_the_owners_of_new_cloud_folders_is_tried_again(
+    setting: Setting, autojump_clock: MockClock, error: OSError
+) -> None:
+    portal, store = setting.portal, setting.store
+    portal.pages = [[folder("r", "Docs", 7)]]
+    async with setting.following() as follower:
+        await live(follower)
+        portal.folders = error
+        portal.tell(folder("s", "Plans", 8))
+        await eventually(lambda: follower.error is error)
+        assert store.resolve("/Plans") is not None
+        portal.folders = [FolderInfo(7, "Docs", "ann"), FolderInfo(8, "Plans", "bob")]
+        await live(follower)
+        assert [folder.owner for folder in store.folders] == ["ann", "bob"]
 
 
 async def test_long_polls_that_do_not_wait_are_no_flood(setting: Setting, autojump_clock: MockClock) -> None:

@@ -89,8 +89,8 @@ def build(db: sqlite3.Connection, acls: Acls, *, first: int) -> Built:
     """
     for statement in _ACLS:
         db.execute(statement)
-    names = db.execute("SELECT name FROM sqlite_schema WHERE tbl_name = 'entry' AND type = 'index' AND sql IS NOT NULL")
     make_unfindable(db)
+    names = db.execute("SELECT name FROM sqlite_schema WHERE tbl_name = 'entry' AND type = 'index' AND sql IS NOT NULL")
     for (name,) in names.fetchall():
         db.execute(f"DROP INDEX {name}")
     db.execute(_ROWS)

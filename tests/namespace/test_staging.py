@@ -35,6 +35,7 @@ from cterafs.errors import StateError
 from cterafs.model import Cursor, Event, Inode
 from cterafs.namespace import disk
 from cterafs.namespace import tree as tree_module
+from cterafs.namespace.findable import make_findable
 from cterafs.namespace.search import Query, search
 from cterafs.namespace.store import Store
 from cterafs.namespace.tree import Layout, Tree
@@ -212,6 +213,17 @@ def test_readers_see_the_state_before_until_all_is_built(tmp_path: Path) -> None
     assert (store.imported, store.cursor, store.counts.files, store.counts.bytes) == (True, "end", 3, 13)
     finish(tree)
     assert [found.path for found in search(store, Query(size=("+", 4), name="z*"))] == ["/Docs/a/z"]
+    tree.close()
+    store.close()
+
+
+def test_what_an_older_version_began_to_import_is_built(tmp_path: Path) -> None:
+    """Its index could be searched before it was complete, and so can what was made of it."""
+    store, tree = staged(tmp_path, [f("z", "z", "a", 5)])
+    with contextlib.closing(store.writer()) as db:
+        make_findable(db)
+    finish(tree)
+    assert [found.path for found in search(store, Query(size=("+", 4)))] == ["/Docs/a/z"]
     tree.close()
     store.close()
 

@@ -344,7 +344,7 @@ def test_secrets_do_not_show(mount: Mount) -> None:
     secrets = [mount.portal.password, mount.portal.secret_access_key, mount.portal.access_key_id]
     process = Path(f"/proc/{mount.pid}")
     shown = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-    shown += mount.run("status", "--json").stdout.encode()
+    shown += mount.run("status", "--json", str(mount.path)).stdout.encode()
     shown += b"".join(file.read_bytes() for file in mount.state.iterdir() if file.is_file())
     assert not [secret for secret in secrets if secret.encode() in shown]
 

@@ -100,7 +100,7 @@ def test_what_lies_beside_a_mount_is_closed_to_others(shared: Mount) -> None:
     shared.start("-o", "allow_other")
     for found in (shared.state / "control.sock", shared.state / "index.db"):
         assert subprocess.run([*identity(STRANGER), "cat", found], check=False, capture_output=True).returncode != 0
-    asked = shared.run("status", "--json")
+    asked = shared.run("status", "--json", str(shared.path))
     assert asked.returncode == 0
 
 

@@ -154,7 +154,8 @@ def test_nothing_that_is_written_shown_or_started_has_a_secret_in_it(
     mount.settle()
     while fails(folder / str(FILES - 1)):
         pass  # half a second is short where much else goes on
-    for command in (("status", "-v"), ("status", "--json"), ("find", "-v", "--json", "--config", str(mount.config))):
+    path, config = str(mount.path), str(mount.config)
+    for command in (("status", "-v", path), ("status", "--json", path), ("find", "-v", "--json", "--config", config)):
         done = mount.run(*command)
         outputs[" ".join(command)] = (done.stdout + done.stderr).encode()
     for pid in processes(mount.pid):

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 SIZE = 24 << 20
 """Bytes. Some 17 MiB of them are left for files."""
+
+
+@contextlib.contextmanager
+def _until_full() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
 
 
 class SmallDisk:
@@ -33,15 +45,30 @@ class SmallDisk:
 
     @contextlib.contextmanager
     def full(self) -> Iterator[None]:
-        """There is no room on it."""
+        """There is no room on it; for who deletes something there may be some at once, or when ext4 commits that."""
         filler = self.path / "filler"
-        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            for size in (1 << 20, 1 << 10):
-                with contextlib.suppress(OSError):
-                    while True:
-                        os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), size)
-        yield
-        filler.unlink()
+        try:
+            with filler.open("wb", buffering=0) as file:
+                for size in (1 << 20, 1 << 10):
+                    with _until_full():
+                        while True:
+                            os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), size)
+            yield
+        finally:
+            filler.unlink()
+
+    @contextlib.contextmanager
+    def full_of_files(self) -> Iterator[None]:
+        """There is room on it, which statvfs(2) tells of, and none for another file: all inodes are taken."""
+        fillers = self.path / "fillers"
+        fillers.mkdir()
+        try:
+            with _until_full():
+                for number in itertools.count():
+                    (fillers / str(number)).touch()
+            yield
+        finally:
+            shutil.rmtree(fillers)
 
     def fail(self) -> None:
         """An error that makes it read-only, for ever."""

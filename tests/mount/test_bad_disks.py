@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,8 +118,9 @@ def test_a_disk_under_the_state_that_hangs(portal: EmbeddedPortal, stateful: Mou
 
 
 def test_a_full_disk_under_the_cache(portal: EmbeddedPortal, caching: Mount, disk: SmallDisk) -> None:
+    """Where bytes are short, other blocks make room, and whether the disk then has it is up to it; so files are."""
     begin(caching)
-    with disk.full():
+    with disk.full_of_files():
         all_is_right(caching)
         # of the others, all may have been read ahead, and written, before it was full
         portal.namespace.create(portal.namespace.find("Folder"), "too much", CONTENT[::-1])
@@ -140,7 +142,7 @@ def test_a_disk_under_the_cache_that_fails(portal: EmbeddedPortal, caching: Moun
     caching.stop()
     caching.start()
     all_is_right(caching)
-    assert status_of(caching)["cache"]["disk"]["reason"]
+    caching.wait_until(lambda status: status["cache"]["disk"]["reason"] is not None)
 
 
 def test_a_disk_under_the_cache_that_hangs(portal: EmbeddedPortal, caching: Mount, disk: SmallDisk) -> None:
@@ -154,22 +156,30 @@ def test_a_disk_under_the_cache_that_hangs(portal: EmbeddedPortal, caching: Moun
 
 def test_two_mounts_share_a_cache(portal: EmbeddedPortal, tmp_path: Path) -> None:
     """What one has read, the other reads without storage; each has a state of its own."""
+    contents = [random.Random(number).randbytes(150_000) for number in range(FRESH)]  # blocks that are kept once each
+    for number, content in enumerate(contents):
+        portal.namespace.create(portal.namespace.find("Folder"), f"its own {number}", content)
+
+    def read_all(mount: Mount) -> None:
+        assert [(mount.path / f"Folder/its own {number}").read_bytes() for number in range(FRESH)] == contents
+
     shared = {"cache_disk": "1GiB", "cache_directory": str(tmp_path / "cache")}
     one, other = (Mount(portal, tmp_path / name, **shared) for name in ("one", "other"))
     try:
         one.start()
         other.start()
-        all_is_right(one)
-        one.stop()  # which writes all that it has to
+        read_all(one)
+        one.wait_until(lambda status: status["cache"]["disk"]["used"] >= sum(map(len, contents)))
+        one.stop()
         one.start()
         portal.faults.storage = lambda kind, request: Response(status_code=503)
-        all_is_right(other)
+        read_all(other)
         assert status_of(other)["reads"]["downloaded_blocks"] == 0
         assert status_of(other)["cache"]["disk"]["used"] == status_of(one)["cache"]["disk"]["used"]
         one.stop()
         other.stop()
         other.start()
-        all_is_right(other)
+        read_all(other)
         assert one.complaints() == other.complaints() == []
     finally:
         finish(one)

@@ -20,8 +20,9 @@ def held(portal: EmbeddedPortal, mount: Mount) -> Path:
     folder = portal.namespace.create_folder("Folder")
     portal.namespace.create(folder, "file", CONTENT)
     mount.start()
-    for file in mount.state.glob("index.db*"):
-        file.write_bytes(b"\xff" * file.stat().st_size)
+    for path in mount.state.glob("index.db*"):
+        with path.open("r+b") as file:  # one that is cut short first is SIGBUS to who has it mapped
+            file.write(b"\xff" * path.stat().st_size)
     portal.namespace.create(folder, "another", CONTENT)
     return mount.path / "Folder"
 

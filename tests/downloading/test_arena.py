@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from cterafs.downloading import arena as arenas
-from cterafs.downloading.arena import KEPT, PAGE, SLACK, Arena, Full, Segments
+from cterafs.downloading.arena import KEPT, PAGE, SLACK, STATE, Arena, Full, Segments
 
 MIB = 1 << 20
 
@@ -30,10 +30,12 @@ def test_what_one_process_writes_the_other_reads(arena: Arena) -> None:
     place, view = Segments(arena).allocate(5)
     other = Arena(os.dup(arena.file))
     other.view(place, 5)[:] = b"bytes"
-    other.state(7)[0] = 2**63 - 1
+    for index in range(STATE):
+        other.state(7)[index] = 2**63 - 1
     assert bytes(view) == b"bytes"
-    assert arena.state(7)[0] == 2**63 - 1
-    assert (arena.state(6)[0], arena.state(8)[0]) == (0, 0)
+    assert list(arena.state(7)) == [2**63 - 1] * STATE
+    assert not any(arena.state(6))
+    assert not any(arena.state(8))
     other.close()
 
 
@@ -80,7 +82,33 @@ def test_memory_that_is_not_used_goes_back(arena: Arena) -> None:
     assert memory(arena) >= 2 * KEPT
     taken.clear()
     segments.allocate(PAGE)
-    assert memory(arena) <= KEPT + MIB
+    assert KEPT <= memory(arena) <= KEPT + MIB
+    _, view = segments.allocate(4 * MIB)
+    view[:] = bytes(len(view))
+    assert memory(arena) <= KEPT + MIB  # it has its pages still
+
+
+def test_a_segment_that_is_used_over_and_over_keeps_its_pages(arena: Arena) -> None:
+    segments = Segments(arena)
+    for _ in range(2 * KEPT // (4 * MIB)):
+        _, view = segments.allocate(4 * MIB)
+        view[:] = bytes(len(view))
+        del view
+    segments.allocate(PAGE)
+    assert memory(arena) >= 4 * MIB
+
+
+def test_memory_that_is_used_again_does_not_go_back(arena: Arena) -> None:
+    segments = Segments(arena)
+    place, view = segments.allocate(4 * MIB)
+    del view
+    again, view = segments.allocate(4 * MIB)
+    assert again == place
+    view[:] = b"x" * len(view)
+    others = [segments.allocate(4 * MIB) for _ in range(KEPT // (4 * MIB) + 1)]
+    others.clear()
+    segments.allocate(PAGE)
+    assert bytes(view) == b"x" * len(view)
 
 
 def test_a_short_block_does_not_keep_the_pages_of_a_long_one(arena: Arena) -> None:
@@ -92,6 +120,18 @@ def test_a_short_block_does_not_keep_the_pages_of_a_long_one(arena: Arena) -> No
     assert again == place
     assert memory(arena) <= 4 * MIB + SLACK + MIB
     view[:] = bytes(len(view))
+    assert memory(arena) <= 4 * MIB + SLACK + MIB
+
+
+def test_what_lies_behind_pages_that_go_back_stays(arena: Arena) -> None:
+    segments = Segments(arena)
+    place, view = segments.allocate(8 * MIB)
+    behind, neighbour = segments.allocate(8 * MIB)
+    assert behind == place + 8 * MIB
+    neighbour[:] = b"x" * len(neighbour)
+    del view
+    assert segments.allocate(4 * MIB + 1)[0] == place
+    assert bytes(neighbour) == b"x" * len(neighbour)
 
 
 def test_there_is_an_end_to_it(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from cterafs.direct.storage import Storage, tls_context
 from cterafs.direct.transfer import Aborted
 from cterafs.downloading import process as processes
 from cterafs.downloading.arena import STATES
-from cterafs.downloading.messages import Done, Left, Told, encode
+from cterafs.downloading.messages import Cancel, Done, Left, Ready, Told, encode
 from cterafs.downloading.process import DownloadProcess
 from cterafs.downloading.worker import Crew
 from cterafs.errors import BlockError, BlockInfo, DownloadError
@@ -260,6 +260,7 @@ async def test_memory_is_not_used_again_while_a_thread_may_write_there(store: St
             os.kill(process.pid, signal.SIGSTOP)
             nursery.cancel_scope.cancel()
         assert len(process._states) == STATES - 4
+        assert not process._segments._left
         os.kill(process.pid, signal.SIGCONT)
         await idle(process)
         await trio.to_thread.run_sync(store.server.abandoned.acquire)
@@ -332,13 +333,55 @@ async def test_any_number_of_jobs_waits_for_room_in_the_socket(store: Store, run
     assert taken == [True] * 40
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1/" + "x" * 250_000])
+@pytest.mark.parametrize("length", [200_000, 250_000])  # more than a message has, and than a socket takes
 @pytest.mark.trio
-async def test_a_list_that_fits_into_no_packet_is_not_for_it(store: Store, running: Running, url: str) -> None:
-    source, landings = listed(store, 1, url)
+async def test_a_list_that_fits_into_no_packet_is_not_for_it(store: Store, running: Running, length: int) -> None:
+    store.script = lambda exchange: exchange.answer(block(number(exchange)))
+    source, landings = listed(store, 1, "http://127.0.0.1/" + "x" * length)
     async with running() as process:
         assert not await process.land(source, landings)
         await idle(process)
+        assert await process.land(*listed(store, 1))
+
+
+@pytest.mark.trio
+async def test_signals_to_a_group_of_processes_do_not_end_it(store: Store, running: Running) -> None:
+    store.script = lambda exchange: exchange.answer(block(number(exchange)))
+    async with running() as process:
+        assert process.pid is not None
+        for sent in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(process.pid, sent)
+            assert await process.land(*listed(store, 1))
+
+
+@pytest.mark.trio
+async def test_a_job_may_be_cancelled_when_it_is_over(store: Store, running: Running) -> None:
+    store.script = lambda exchange: exchange.answer(block(number(exchange)))
+    async with running() as process:
+        assert process._socket is not None
+        process._socket.send(encode(Cancel(1)))
+        assert await process.land(*listed(store, 1))
+
+
+UNENDING = """
+import signal, socket, sys
+mount = socket.socket(fileno=int(sys.argv[1]))
+mount.send({packet!r})
+signal.pause()
+"""
+
+
+@pytest.mark.trio
+async def test_one_that_does_not_end_by_itself_is_killed(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "ENDING", 0.0)
+    monkeypatch.setattr(processes, "BEGIN", UNENDING.format(packet=encode(Ready())))
+    async with running() as process:
+        assert process.pid is not None
+        rescue = threading.Timer(PATIENCE, os.kill, (process.pid, signal.SIGTERM))
+        rescue.start()
+    in_time = rescue.is_alive()
+    rescue.cancel()
+    assert in_time
 
 
 @pytest.mark.trio

@@ -96,7 +96,7 @@ class Ledger:
 
     def _is_unseen(self, incident: Incident) -> bool:
         """A block without a checksum; or one that was read before it was all there, by who has the file open since."""
-        return any(
+        return incident.length > 0 and any(  # damage is never to the length: nothing before a file's end is wrong
             damage.at < incident.ended and (not damage.checked or incident.opened < damage.at + self._grace)
             for damage in self._damages_of(incident)
         )

@@ -82,6 +82,7 @@ def test_what_faults_and_changes_explain_is_not_wrong(ledger, incident, kind, at
         ("bytes", 15, {"key": 8, "offset": 10, "length": 10}),
         ("bytes", 15, {"key": 7, "offset": 200, "length": 10}),
         ("bytes", 17, {"key": 7, "offset": 150, "length": 10}),
+        ("bytes", 17, {"key": 7, "offset": 10, "length": 0}),
         ("late", 15, {}),
         ("version", 15, {}),
     ],

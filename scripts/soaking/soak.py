@@ -187,9 +187,9 @@ class Soak:
             self.ledger.complain("it could not be unmounted")
             subprocess.run(["umount", "-l", mount.path], check=False)
         for file in (self._scratch / "mount/state").glob("*/mount.log"):
-            self.log = file.read_text(errors="replace")
+            log = file.read_text(errors="replace")
             with contextlib.suppress(ValueError):
-                self.ledger.complain("log: " + self.log[self.log.index("Traceback") :][:2000])
+                self.ledger.complain("log: " + log[log.index("Traceback") :][:2000])
 
     def _judge_memory(self) -> None:
         memory = [sample.memory for sample in self.samples]

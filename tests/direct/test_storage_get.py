@@ -3,9 +3,11 @@
 import base64
 import hashlib
 import itertools
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -357,6 +359,25 @@ def test_a_redirect_from_https_to_http_is_refused(certified: tuple[ssl.SSLContex
         pytest.raises(errors.DownloadError, match="https to http"),
     ):
         get(store, server)
+
+
+def test_all_the_records_of_tls_that_have_come_are_taken_at_once(certified: tuple[ssl.SSLContext, str]) -> None:
+    """Each of them is 16 KiB at most. Then one is waited for, but not for ever."""
+    context, ca_file = certified
+    ours, theirs = socket.socketpair()
+    sent = bytes(range(200)) * 400
+    with ThreadPoolExecutor(1) as thread, ours, theirs:
+        accepting = thread.submit(context.wrap_socket, theirs, server_side=True)
+        sock = tls_context(True, ca_file).wrap_socket(ours, server_hostname="localhost")
+        with accepting.result() as server, sock:
+            sock.settimeout(0.01)
+            connection, transfer = http1.Connection(sock), Transfer(0.01)
+            server.sendall(sent)
+            view = memoryview(bytearray(len(sent) + 1))
+            assert connection.receive(view, transfer) == len(sent)
+            assert view[:-1] == sent
+            with pytest.raises(TimeoutError):
+                connection.receive(view, transfer)
 
 
 def test_an_abort_ends_a_tls_download(certified: tuple[ssl.SSLContext, str]) -> None:

@@ -137,8 +137,7 @@ class Storage:
             errors.BlockValidationException: the answer is too large, or its checksum is wrong.
             transfer.Aborted: upon `transfer.abort()`, or any of the others.
         """
-        with _translated(block):
-            target = parse(url)
+        target = _target(url, block)
         head, taken = self._follow(target, block, _Want(stored_limit(block.length), take), transfer)
         if taken is None:
             raise _failure(block, head)
@@ -152,8 +151,7 @@ class Storage:
         Raises:
             as `get` does. Checksums are not verified: those that come with a range are of the whole object.
         """
-        with _translated(block):
-            target = parse(url)
+        target = _target(url, block)
         with self._lock:
             if target.endpoint in self._without_ranges:
                 return None
@@ -290,6 +288,13 @@ class Storage:
             surplus.close()
 
 
+def _target(url: str, block: BlockInfo) -> Target:
+    try:
+        return parse(url)
+    except Refused as error:
+        raise errors.StorageRefusedError(block, str(error)) from None
+
+
 def _failure(block: BlockInfo, head: Head) -> errors.DownloadError:
     failure = errors.DownloadError(block, f"HTTP {head.status}", head.status)
     failure.retry_after = retry_after(head.headers.get("retry-after"))
@@ -297,7 +302,7 @@ def _failure(block: BlockInfo, head: Head) -> errors.DownloadError:
 
 
 @contextlib.contextmanager
-def _translated(block: BlockInfo, host: str = "") -> Iterator[None]:
+def _translated(block: BlockInfo, host: str) -> Iterator[None]:
     """The one map from what a connection raises to the errors of a block. None of the texts has a URL in it."""
     try:
         yield

@@ -5,6 +5,7 @@ import hashlib
 import socket
 import zlib
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -155,6 +156,21 @@ def resolver(**names: str) -> object:
         return [(socket.AF_INET, type, 6, "", (address, port)) for address in names[host].split()]
 
     return getaddrinfo
+
+
+@given(st.from_regex(r"https?://[a-z0-9.-]{1,9}(:[0-9]{1,5})?/[!-~]{0,20}", fullmatch=True))
+def test_urls_are_taken_apart_as_the_standard_library_does(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        with pytest.raises(Refused):
+            parse(url)
+        return
+    target = parse(url)
+    assert (target.endpoint.secure, target.endpoint.host) == (parts.scheme == "https", parts.hostname)
+    assert target.endpoint.port == (port or (443 if target.endpoint.secure else 80))
+    assert target.path == parts.path + (f"?{parts.query}" if parts.query else "")
 
 
 @pytest.mark.parametrize(

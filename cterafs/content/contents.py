@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import trio
 from cachetools import LRUCache
@@ -32,22 +33,25 @@ class RemoteFactory(Protocol):
     def __call__(self, file_id: int, size: int, fingerprint: Fingerprint, /) -> Remote: ...
 
 
+class _Known(NamedTuple):
+    """What is remembered of a file after its last close; it is `spoiled` if what was read of it is not all good."""
+
+    fingerprint: Fingerprint
+    spoiled: bool
+
+
 class _Content:
-    """What the handles of one inode share."""
+    """What the handles of one inode share; it is `spoiled` if what was read since its last open is not all good."""
 
     def __init__(self, source: BlockSource) -> None:
         self.source = source
         self.handles = 0
         self.changed = False
+        self.spoiled = False
 
     def weight(self) -> int:
         """Blocks that it counts for while nobody has it open."""
         return max(SMALLEST, self.source.listed)
-
-    def is_spoiled(self) -> bool:
-        """Whether what was read of it is not all good; whoever asks will drop that."""
-        spoiled, self.source.spoiled = self.source.spoiled, False
-        return spoiled
 
 
 class Contents:
@@ -59,7 +63,7 @@ class Contents:
         self._cache = cache
         self._open: dict[Inode, _Content] = {}
         self._idle: LRUCache[Inode, _Content] = LRUCache(IDLE, getsizeof=_Content.weight)
-        self._fingerprints: LRUCache[Inode, Fingerprint] = LRUCache(FINGERPRINTS)
+        self._known: LRUCache[Inode, _Known] = LRUCache(FINGERPRINTS)
 
     def __contains__(self, inode: Inode) -> bool:
         """Whether it is open."""
@@ -79,17 +83,19 @@ class Contents:
         if content is not None:
             if content.changed:
                 raise StaleInode(f"{node.name!r} was replaced in storage while it is open")
-            content.handles += 1
-            return content.source, not content.is_spoiled()
-        content, known = self._idle.pop(node.inode, None), self._fingerprints.pop(node.inode, None)
-        if content is not None and content.changed:
-            content.source.forget()
-            content = known = None
-        if content is None:
-            content = self._new(node, known)
+            good = not content.spoiled
+        else:
+            content, known = self._idle.pop(node.inode, None), self._known.pop(node.inode, None)
+            if content is not None and content.changed:
+                content.source.forget()
+                content = known = None
+            if content is None:
+                content = self._new(node, known)
+            self._open[node.inode] = content
+            good = known is not None and not known.spoiled
         content.handles += 1
-        self._open[node.inode] = content
-        return content.source, known is not None and not content.is_spoiled()
+        content.spoiled = False  # whoever is told so drops what was read
+        return content.source, good
 
     def close(self, inode: Inode, *, superseded: bool) -> bool:
         """One handle less; the content of an inode that is `superseded` is dropped with its last one.
@@ -105,7 +111,7 @@ class Contents:
         if not superseded:
             if content.weight() <= IDLE:
                 self._idle[inode] = content
-            self._fingerprints[inode] = content.source.fingerprint
+            self._known[inode] = _Known(content.source.fingerprint, content.spoiled)
         return True
 
     def changed(self, inode: Inode) -> None:
@@ -117,12 +123,12 @@ class Contents:
     def forget(self, inode: Inode) -> None:
         """This inode is superseded; who has it open keeps it."""
         self._idle.pop(inode, None)
-        self._fingerprints.pop(inode, None)
+        self._known.pop(inode, None)
 
     def source(self, node: Node) -> BlockSource:
         """The blocks of a file, for who does not open it. What was remembered of others is not displaced."""
         content = self._open.get(node.inode) or self._idle.get(node.inode)
-        return (content or self._new(node, self._fingerprints.get(node.inode))).source
+        return (content or self._new(node, self._known.get(node.inode))).source
 
     async def fetch(self, node: Node) -> None:
         """Brings all of a file that nobody has open into the cache, and its list of blocks into memory.
@@ -135,7 +141,7 @@ class Contents:
             return
         content = self._idle.get(node.inode)
         if content is None:
-            content = self._idle[node.inode] = self._new(node, self._fingerprints.get(node.inode))
+            content = self._idle[node.inode] = self._new(node, self._known.get(node.inode))
         source = content.source
         try:
             run = source.fetch(await source.chunks(Extent(0, node.size)))
@@ -148,5 +154,15 @@ class Contents:
             content.changed = True
             raise
 
-    def _new(self, node: Node, known: Fingerprint | None) -> _Content:
-        return _Content(BlockSource(node, self._remote(node.file_id or 0, node.size, known or ()), self._cache))
+    def _new(self, node: Node, known: _Known | None) -> _Content:
+        remote = self._remote(node.file_id or 0, node.size, known.fingerprint if known is not None else ())
+        return _Content(BlockSource(node, remote, self._cache, partial(self._spoil, node.inode)))
+
+    def _spoil(self, inode: Inode) -> None:
+        """Bytes were read of a download that was not good: the next open shall not find them in the kernel. The last
+        close may have been before that."""
+        content, known = self._open.get(inode), self._known.get(inode)
+        if content is not None:
+            content.spoiled = True
+        elif known is not None:
+            self._known[inode] = known._replace(spoiled=True)

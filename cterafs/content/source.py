@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio
@@ -54,20 +54,18 @@ class BlockSource:
 
     Args:
         node: the file; its inode names this content, so the size is the one that every reader was told.
-
-    Attributes:
-        spoiled: bytes were read of a download that turned out to be wrong; whoever kept them has to drop them.
+        spoil: called when bytes were read of a download that turned out to be wrong, or never ended.
     """
 
-    def __init__(self, node: Node, remote: Remote, cache: BlockCache) -> None:
+    def __init__(self, node: Node, remote: Remote, cache: BlockCache, spoil: Callable[[], None] = lambda: None) -> None:
         if node.file_id is None and node.size:
             raise DirectIOError(None, f"the portal gave no file id for {node.wire_name!r}")
         self.file_id = node.file_id or 0  # an empty file has no blocks that anybody would ask for
         self.size = node.size
-        self.spoiled = False
         self._version = f"{node.gvsn}:{node.size}:{node.mtime_ns}"
         self._remote = remote
         self._cache = cache
+        self._spoil = spoil
         self._stored: BlockMap | None = None  # where the disk has it; no blocks, unless it has all; None: not asked yet
         self._looking = trio.Lock()
 
@@ -210,9 +208,6 @@ class BlockSource:
     def _wanted(self, chunk: Chunk) -> Wanted:
         block = BlockInfo(self.file_id, chunk.number, chunk.extent.start, len(chunk.extent))
         return Wanted(self.key(chunk), block, origin(chunk), self._spoil)
-
-    def _spoil(self) -> None:
-        self.spoiled = True
 
 
 def _stored(place: Place) -> Chunk:

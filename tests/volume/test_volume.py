@@ -276,7 +276,7 @@ async def test_what_is_known_of_a_version_outlives_its_list_of_blocks(
     assert rig.remotes[1].known == rig.remotes[0].fingerprint
     rig.volume.close(handle)
     rig.volume._contents._idle.clear()
-    rig.volume._contents._fingerprints.clear()
+    rig.volume._contents._known.clear()
     _, keep = await rig.volume.open(node.inode)
     assert not keep
 

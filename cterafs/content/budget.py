@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from typing import NamedTuple
 
 PART = 6
@@ -39,31 +39,22 @@ class Budget:
         self._maximum = maximum
         self._turn = 0
         self._readers: OrderedDict[object, _Reader] = OrderedDict()  # whose last read is longest ago first
-        self._files: Counter[File] = Counter()  # by how many it is read
-        self._wanted = 0  # bytes of all of them
 
     @property
     def short(self) -> bool:
         """What is being read does not fit into the memory: when it was all read, its beginning will be gone again."""
-        return self._wanted > self._memory
+        files = {reader.file for reader in self._readers.values() if reader.file is not None}
+        return sum(file.size for file in files) > self._memory
 
     def share(self, reader: object, file: File | None = None) -> int:
         """What `reader`, who reads now, may be ahead, in bytes."""
         self._turn += 1
-        if reader not in self._readers and file is not None:
-            self._wanted += 0 if self._files[file] else file.size
-            self._files[file] += 1
         self._readers[reader] = _Reader(self._turn, file)
         self._readers.move_to_end(reader)
         while self._turn - next(iter(self._readers.values())).turn > RECENT:
-            self.leave(next(iter(self._readers)))
+            self._readers.popitem(last=False)
         return min(self._maximum, self._memory // PART // len(self._readers))
 
     def leave(self, reader: object) -> None:
         """`reader` is closed."""
-        left = self._readers.pop(reader, None)
-        if left is not None and left.file is not None:
-            self._files[left.file] -= 1
-            if not self._files[left.file]:
-                del self._files[left.file]
-                self._wanted -= left.file.size
+        self._readers.pop(reader, None)

@@ -134,15 +134,11 @@ class _Stream:
         """The extent in the stream's coordinates; the other way round as well."""
         return Extent(size - extent.stop, size - extent.start) if self.mirrored else extent
 
-    def distance(self, start: int, exact: bool) -> int | None:
-        """How far from where it is expected a read lies; None if it is not one of this stream."""
-        off = start - self.position
-        if off == 0 or (self.step and start == self.first + self.step):
-            return 0
+    def distance(self, start: int) -> int | None:
+        """How far a read lies from where it is expected, if not just there; None if it is not one of this stream."""
         if self.streak >= STREAK:
+            off = start - self.position
             return abs(off) if abs(off) <= min(SLACK, PARALLEL * self.length) + self.length else None
-        if exact:
-            return None
         off = start - self.first  # a young one: only a read that is its neighbour in one and the same larger read
         return abs(off) if abs(off) <= min(SLACK, PARALLEL * self.length) and off % self.length == 0 else None
 
@@ -279,11 +275,11 @@ class AccessPattern:
         best, least = None, SLACK * 2
         for stream in self._streams:
             start = size - read.stop if stream.mirrored else read.start
-            if start == stream.position:  # said before all else, since a random read asks this of each
+            if start == stream.position or (stream.step and start == stream.first + stream.step):
                 return stream
-            if exact and not stream.step and stream.streak < STREAK:
+            if exact and stream.streak < STREAK:
                 continue
-            distance = stream.distance(start, exact)
+            distance = stream.distance(start)
             if distance == 0:
                 return stream
             if distance is not None and distance < least:

@@ -71,12 +71,12 @@ def answers(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corou
             if not error.reported:
                 error.reported = True
                 operations.volume.stats.failed(error)
-                log.warning("%s: %s", operation.__name__.strip("_"), error)
+                log.warning("%s: %s", operation.__name__, error)
             raise FUSEError(error.code) from None
         except Exception as error:
             operations = args[0]
             operations.volume.stats.failed(error)
-            log.exception("%s failed unexpectedly", operation.__name__.strip("_"))
+            log.exception("%s failed unexpectedly", operation.__name__)
             raise FUSEError(errno.EIO) from None
 
     return run
@@ -191,13 +191,10 @@ class Operations(pyfuse3.Operations):
         handle, keep_cache = await self.volume.open(Inode(inode), cached=not flags & os.O_DIRECT)
         return FileInfo(fh=FileHandleT(handle), keep_cache=keep_cache)
 
+    @answers
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]  # any buffer will do
         data = self.volume.ready(fh, off, size)
-        return await self._read(fh, off, size) if data is None else data
-
-    @answers
-    async def _read(self, fh: FileHandleT, off: int, size: int) -> bytes | memoryview:
-        return await self.volume.read(fh, off, size)
+        return await self.volume.read(fh, off, size) if data is None else data
 
     async def release(self, fh: FileHandleT) -> None:
         self.volume.close(fh)

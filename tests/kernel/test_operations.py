@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 
 import pyfuse3
@@ -10,6 +11,7 @@ import pytest
 from cterafs.kernel.operations import Operations, Presentation
 from cterafs.model import ROOT_INODE, Dirent, Inode
 from cterafs.namespace.store import Counts
+from cterafs.stats import Stats
 
 
 class Volume:
@@ -18,6 +20,7 @@ class Volume:
     def __init__(self, total: int = 0) -> None:
         self.epoch = 0
         self.generation = 1
+        self.stats = Stats()
         self.acquired: list[Inode] = []
         self.queries = 0
         self._total = total
@@ -35,6 +38,9 @@ class Volume:
 
     def acquire_all(self, inodes: Iterable[Inode]) -> None:
         self.acquired += inodes
+
+    def ready(self, handle: int, offset: int, size: int) -> bytes:
+        raise IndexError("unforeseen")
 
 
 def operations(volume: Volume) -> Operations:
@@ -75,3 +81,14 @@ async def test_one_reply_holds_what_was_read_at_once(replies: list[bytes]) -> No
             break
     assert replies == [b".", b"..", *(f"{n:05}".encode() for n in range(700))]
     assert len(volume.acquired) == 700
+
+
+@pytest.mark.trio
+async def test_an_unforeseen_failure_of_a_read_is_the_readers_and_not_the_mounts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(pyfuse3.FUSEError) as failed:
+        await operations(Volume()).read(1, 0, 4096)  # type: ignore[arg-type]
+    assert failed.value.errno == errno.EIO
+    assert [record.getMessage() for record in caplog.records] == ["read failed unexpectedly"]
+    caplog.clear()

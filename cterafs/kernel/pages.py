@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -22,9 +21,6 @@ log = logging.getLogger(__name__)
 
 THREADS = 2
 """Copies at a time. A page that a program waits for is locked, and so holds up the thread that would fill it."""
-
-BATCH = 2 << 20
-"""Bytes copied in one trip to a thread, which takes as long as copying a small block."""
 
 WAITING = 16 << 20
 """Bytes that may wait for a thread: what does not fit is left to be asked for."""
@@ -82,16 +78,11 @@ class Pages:
                 if self._work.is_set():  # and not one of its own for each, of which `fill` would set the last
                     self._work = trio.Event()
                 await self._work.wait()
-            parts = [self._queue.popleft()]
-            size = len(parts[0].data)
-            while self._queue and size + len(self._queue[0].data) <= BATCH:
-                parts.append(self._queue.popleft())
-                size += len(parts[-1].data)
+            part = self._queue.popleft()
             try:
-                await patiently(partial(trio.to_thread.run_sync, _store, parts))
+                await patiently(partial(trio.to_thread.run_sync, _store, part))
             finally:
-                for part in parts:
-                    self._done(part)
+                self._done(part)
 
     def _done(self, part: _Part) -> None:
         self._waiting -= len(part.data)
@@ -102,9 +93,8 @@ class Pages:
         self._news = trio.Event()
 
 
-def _store(parts: Sequence[_Part]) -> None:
-    for part in parts:
-        try:
-            pyfuse3.notify_store(pyfuse3.InodeT(part.inode), part.offset, part.data)  # type: ignore[arg-type]  # any buffer
-        except OSError as error:  # the kernel has forgotten the inode, or wants no more pages: it will ask
-            log.debug("pages of inode %s were not taken: %s", part.inode, error)
+def _store(part: _Part) -> None:
+    try:
+        pyfuse3.notify_store(pyfuse3.InodeT(part.inode), part.offset, part.data)  # type: ignore[arg-type]  # any buffer
+    except OSError as error:  # the kernel has forgotten the inode, or wants no more pages: it will ask
+        log.debug("pages of inode %s were not taken: %s", part.inode, error)

@@ -7,7 +7,7 @@ ended.
 
 from __future__ import annotations
 
-import contextlib
+import math
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +16,8 @@ from typing import Any
 
 import trio
 
+from cterafs.threads import patiently
+
 
 @dataclass(eq=False, slots=True)
 class _Lookup:
@@ -23,7 +25,7 @@ class _Lookup:
 
     over: trio.Event = field(default_factory=trio.Event)
     found: Any = None
-    error: OSError | UnicodeError | None = None
+    error: Exception | None = None
 
 
 class Resolver(trio.abc.HostnameResolver):
@@ -31,6 +33,7 @@ class Resolver(trio.abc.HostnameResolver):
 
     def __init__(self) -> None:
         self._under_way: dict[tuple[object, ...], _Lookup] = {}
+        self._threads = trio.CapacityLimiter(math.inf)
 
     async def getaddrinfo(  # noqa: PLR0917  # they are trio's
         self,
@@ -52,30 +55,19 @@ class Resolver(trio.abc.HostnameResolver):
     async def _looked_up(self, look_up: Callable[[], Any], question: tuple[object, ...]) -> Any:
         lookup = self._under_way.get(question)
         if lookup is None:
-            lookup = _Lookup()
-            self._start(look_up, question, lookup)
-            self._under_way[question] = lookup
+            lookup = self._under_way[question] = _Lookup()
+            trio.lowlevel.spawn_system_task(self._run, look_up, question, lookup)
         await lookup.over.wait()
         if lookup.error is not None:
             raise type(lookup.error)(*lookup.error.args)  # one for each, since it collects where it was raised
         return lookup.found
 
-    def _start(self, look_up: Callable[[], Any], question: tuple[object, ...], lookup: _Lookup) -> None:
-        token = trio.lowlevel.current_trio_token()
-
-        def run() -> None:
-            try:
-                lookup.found = look_up()
-            except (OSError, UnicodeError) as error:  # the latter: a label of more than 63 letters
-                lookup.error = error
-
-        def end() -> None:
+    async def _run(self, look_up: Callable[[], Any], question: tuple[object, ...], lookup: _Lookup) -> None:
+        start = partial(trio.to_thread.run_sync, look_up, abandon_on_cancel=True, limiter=self._threads)
+        try:
+            lookup.found = await patiently(start)
+        except Exception as error:  # handed on, each and every one: here, it would end the mount
+            lookup.error = error
+        finally:
             del self._under_way[question]
             lookup.over.set()
-
-        def deliver(result: Any) -> None:
-            with contextlib.suppress(trio.RunFinishedError):
-                token.run_sync_soon(end)
-            result.unwrap()
-
-        trio.lowlevel.start_thread_soon(run, deliver)

@@ -12,7 +12,8 @@ REPOSITORY = Path(__file__).parents[2]
 LAYERS = (
     ("model",),
     ("errors",),
-    ("config", "stats", "process", "threads", "resolver"),
+    ("config", "stats", "process", "threads"),
+    ("resolver",),
     ("portal", "direct"),
     ("downloading",),
     ("clients", "namespace", "content", "catalog"),

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from cterafs.resolver import Resolver
+from cterafs.threads import REFUSED
 
 pytestmark = pytest.mark.trio
 MANY = 100  # trio has 40 threads of its own
@@ -92,3 +93,28 @@ async def test_everybody_is_told_why_a_name_is_not_found(library: Library, error
         library.answers.set()
     assert [caught.args for caught in errors] == [error.args] * 2
     assert errors[0] is not errors[1]
+
+
+async def test_a_system_that_lets_no_thread_be_started_is_waited_for(
+    library: Library, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    resolver, hosts, found = Resolver(), list[bytes](), list[Any]()
+    start, refused = threading.Thread.start, list[threading.Thread]()
+
+    def refuse(thread: threading.Thread) -> None:
+        if not refused:
+            refused.append(thread)
+            raise RuntimeError(REFUSED)
+        start(thread)
+
+    async def ask(host: bytes) -> None:
+        found.extend(await resolver.getaddrinfo(host, 80))
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    async with trio.open_nursery() as nursery:
+        while not refused:  # threads that have nothing to do are used first
+            hosts.append(b"%d.example" % len(hosts))
+            nursery.start_soon(ask, hosts[-1])
+            await trio.testing.wait_all_tasks_blocked()
+        library.answers.set()
+    assert len(found) == len(hosts)

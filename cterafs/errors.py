@@ -50,7 +50,9 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
+
+from cterafs.model import Chunk
 
 
 class ConfigError(ValueError):
@@ -248,6 +250,11 @@ class BlockInfo:
     number: int | None
     offset: int
     length: int
+
+    @classmethod
+    def of(cls, file_id: int, chunk: Chunk) -> Self:
+        """A block of a file's list."""
+        return cls(file_id, chunk.number, chunk.extent.start, len(chunk.extent))
 
 
 class BlockError(DirectIOError):

@@ -104,7 +104,7 @@ class DiskFill:
                 with trio.fail_after(self._deadline):
                     await self._keep(source, chunk, await source.download(chunk))
             except trio.TooSlowError:
-                info = BlockInfo(source.file_id, chunk.number, chunk.extent.start, length)
+                info = BlockInfo.of(source.file_id, chunk)
                 raise DownloadTimeout(info, f"not on the disk in {self._deadline:.0f} s") from None
 
     async def _keep(self, source: BlockSource, chunk: Chunk, data: Plain) -> None:

@@ -19,7 +19,8 @@ from cterafs.model import BlockMap, Chunk, Extent, Node
 RUN = 4 << 20
 """Bytes of a run at most. A trip to a thread takes as long as a small block does where storage is near."""
 PARALLEL = 8
-"""Runs that blocks are spread over before any of them is made longer: as many as there are workers."""
+"""Runs that blocks are spread over before any of them is made longer: half as many as there
+are workers by default, and more than are of use at once where storage is near (`direct.pace`)."""
 
 
 class Remote(Protocol):
@@ -206,7 +207,7 @@ class BlockSource:
             raise VersionChangedError(self.file_id, "storage has other blocks than those that are on the disk")
 
     def _wanted(self, chunk: Chunk) -> Wanted:
-        block = BlockInfo(self.file_id, chunk.number, chunk.extent.start, len(chunk.extent))
+        block = BlockInfo.of(self.file_id, chunk)
         return Wanted(self.key(chunk), block, origin(chunk), self._spoil)
 
 

@@ -113,7 +113,7 @@ class DirectIO:
             errors.BlockError: after the retries; not retried is a `DownloadError` whose `status` says that it is of no
                 use, so that who has the list can renew it.
         """
-        landing = Landing(BlockInfo(block_map.file_id, chunk.number, chunk.extent.start, len(chunk.extent)))
+        landing = Landing(BlockInfo.of(block_map.file_id, chunk))
         await self.land(block_map, (landing,))
         return bytes(landing.take())
 

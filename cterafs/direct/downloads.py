@@ -122,7 +122,7 @@ class Downloads:
         Raises:
             errors.BlockError: as `land` does.
         """
-        block = BlockInfo(block_map.file_id, chunk.number, chunk.extent.start, len(chunk.extent))
+        block = BlockInfo.of(block_map.file_id, chunk)
         part = Extent(extent.start - chunk.extent.start, extent.stop - chunk.extent.start)
 
         def download(transfer: Transfer) -> bytes | None:

@@ -53,7 +53,6 @@ class _Window:
     ask: Ask
     map: BlockMap
     renew_at: float
-
     extent: Extent
 
     def holds(self, position: int) -> bool:
@@ -136,7 +135,7 @@ class RemoteFile:
         Raises:
             as `land` does.
         """
-        landing = Landing(BlockInfo(self.file_id, chunk.number, chunk.extent.start, len(chunk.extent)))
+        landing = Landing(BlockInfo.of(self.file_id, chunk))
         await self.land((landing,))
         return landing.take()
 

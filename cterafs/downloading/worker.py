@@ -170,7 +170,7 @@ class Worker:
     def _landings(self, job: Job) -> list[Berthed]:
         landings = []
         for index, (chunk, berth) in enumerate(zip(job.source.chunks, job.berths, strict=True)):
-            block = BlockInfo(job.source.file_id, chunk.number, chunk.extent.start, len(chunk.extent))
+            block = BlockInfo.of(job.source.file_id, chunk)
             view = self._arena.view(berth.place, block.length)
             tell = partial(self._send, Told(job.number, index))
             landings.append(Berthed(block, self._arena.state(berth.state), view, tell))

@@ -70,9 +70,13 @@ def run_directory() -> Path:
 
 def records() -> Iterator[Record]:
     """The mounts of this user that were made; one may have ended without a word since."""
+    return (record for _, record in _written())
+
+
+def _written() -> Iterator[tuple[Path, Record]]:
     for path in sorted(run_directory().glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):  # written by another version, or just removed
-            yield Record(**json.loads(path.read_text()))
+            yield path, Record(**json.loads(path.read_text()))
 
 
 def find(mountpoint: Path) -> Record | None:
@@ -91,6 +95,9 @@ async def serve(mountpoint: Path, directory: Path, commands: Mapping[str, Comman
     name = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]
     path = run_directory() / f"{name}.json"
     with _listener(directory) as listening:
+        for other, dead in _written():  # a mount that was killed elsewhere: whoever asks for it would be answered by us
+            if dead.directory == record.directory:
+                other.unlink(missing_ok=True)
         path.write_text(json.dumps(asdict(record)))
         try:
             async with trio.open_nursery() as nursery:

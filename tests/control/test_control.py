@@ -58,6 +58,22 @@ async def test_who_serves_is_asked_and_named(directory: Path) -> None:
     assert control.serving(record) is None
 
 
+async def test_nobody_answers_for_a_mount_that_was_killed(directory: Path) -> None:
+    """Its state is another mount's now; a record of yet another state stays."""
+    for name in ("killed", "beside"):
+        (directory / name).mkdir()
+        async with control.serve(directory / name, directory / name, COMMANDS):
+            (record,) = (directory / "run").glob("*.json")
+            text = record.read_text()
+        (directory / f"{name}.json").write_text(text)
+    for name in ("killed", "beside"):  # as a SIGKILL leaves them
+        (directory / f"{name}.json").rename(directory / "run" / f"{name}.json")
+    async with control.serve(directory / "new", directory / "killed", COMMANDS):
+        assert {record.mountpoint for record in control.records()} == {
+            str(directory / name) for name in ("beside", "new")
+        }
+
+
 @pytest.mark.parametrize("request_", [b"[" * 4000 + b"\n", b"{}\n", b"\xff\n", b"null\n", b'{"command": []}\n'])
 async def test_no_request_ends_the_server(directory: Path, request_: bytes) -> None:
     async with control.serve(directory / "mnt", directory, COMMANDS):

@@ -14,7 +14,7 @@ from cterafs.errors import StateError
 from cterafs.model import Change, Cursor, Event, FolderInfo, Inode, Node
 from cterafs.namespace import edit
 from cterafs.namespace.names import distinct
-from cterafs.namespace.schema import IDLE, LISTING, SWEEPING
+from cterafs.namespace.schema import IDLE, LAST_VERSION, LISTING, ROWS, SWEEPING
 from cterafs.namespace.store import Store
 from cterafs.namespace.tree import Batch, Tree
 
@@ -97,6 +97,19 @@ def test_no_number_comes_back_however_often_a_file_is_written(mount: Mount, monk
     mount.told(directory("a", "a.txt"))
     assert mount.at("/Docs/a.txt").inode not in numbers
     assert mount.names("/Docs/a.txt") == ["b"]
+
+
+def test_the_last_version_of_a_row_has_the_last_number_that_fits(mount: Mount) -> None:
+    """SQLite's integers have 63 bits and a sign."""
+    mount.told(file("a", "a.txt", size=1))
+    with contextlib.closing(mount.store.writer()) as db:
+        db.execute("UPDATE entry SET version = ? WHERE id = ?", (LAST_VERSION - 1, mount.at("/Docs/a.txt").inode))
+    mount.told(file("a", "a.txt", size=2))
+    last = mount.at("/Docs/a.txt").inode
+    assert last | ROWS == 2**63 - 1
+    mount.told(file("a", "a.txt", size=3))
+    assert last & ROWS < mount.at("/Docs/a.txt").inode <= ROWS
+    assert mount.store.get(last) is None
 
 
 def test_other_attributes_and_places_keep_the_inode(mount: Mount) -> None:

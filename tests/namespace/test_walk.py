@@ -59,6 +59,12 @@ def test_a_second_page_adds_to_the_first(walks: Walks) -> None:
     assert walks.visit(SUBS[-1]) == [Inode(7000)]
 
 
+def test_a_listing_from_the_beginning_replaces_the_one_before(walks: Walks) -> None:
+    walks.visit(SUBS[0])
+    walks.listed(TOP, map(directory, SUBS[:3]), more=False)
+    assert walks.visit(SUBS[0]) == SUBS[1:3]
+
+
 def test_a_change_anywhere_makes_everything_doubtful_but_who_lies_where(walks: Walks) -> None:
     walks.forget([Change(node(SUBS[5]), None)])
     assert walks.visit(SUBS[0]) is None

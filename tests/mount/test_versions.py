@@ -6,7 +6,7 @@ import contextlib
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from real_mount import DEADLINE, Mount
@@ -20,25 +20,26 @@ UNIT = 4096
 READERS = 6
 
 # Each reader opens the file again and again, and reads it whole in some way. Every unit of a version begins with the
-# version's number, and its size tells it as well: all of that has to agree, in bytes and in what fstat says. To a
-# mapping, a stale handle is SIGBUS, so where versions go away the readers do not map.
+# version's number, and its size tells it as well: all of that has to agree, in bytes and in what fstat says. ESTALE is
+# right only of the calls that are named. To a mapping, a stale handle is SIGBUS, so where versions go away the readers
+# do not map.
 READER = f"""
 import errno, mmap, os, random, sys
-path, seed = sys.argv[1], int(sys.argv[2])
-chance, seen = random.Random(seed), set()
+path, stop, seed, *stale = sys.argv[1:]
+chance, seen = random.Random(int(seed)), set()
 print("ready", flush=True)
-while not os.path.exists(sys.argv[3]):
+while not os.path.exists(stop):
     try:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         continue
     except OSError as error:
-        if error.errno != errno.ESTALE:  # storage has another version, and the change was not heard of yet
+        if error.errno != errno.ESTALE or "open" not in stale:
             raise
         continue
     try:
         size = os.fstat(file).st_size
-        way = chance.randrange(int(sys.argv[4]))
+        way = chance.randrange(2 if "read" in stale else 3)
         if way == 0:
             data = b"".join(iter(lambda: os.read(file, 100_000), b""))
         elif way == 1:
@@ -52,7 +53,7 @@ while not os.path.exists(sys.argv[3]):
         if os.fstat(file).st_size != size:
             sys.exit("the size of an open file changed")
     except OSError as error:
-        if error.errno != errno.ESTALE:
+        if error.errno != errno.ESTALE or "read" not in stale:
             raise
         continue
     finally:
@@ -88,12 +89,12 @@ def item(request: pytest.FixtureRequest, portal: EmbeddedPortal) -> Item:
 
 
 @contextlib.contextmanager
-def reading(mount: Mount, *, mapped: bool) -> Iterator[None]:
-    """Processes that read meanwhile, and none of which may complain."""
+def reading(mount: Mount, *, stale: Sequence[str]) -> Iterator[None]:
+    """Processes that read meanwhile, and none of which may complain: of ESTALE neither, but of the calls `stale`."""
     stop = mount.home / "stop"
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", READER, mount.path / "Folder/file", str(seed), stop, "3" if mapped else "2"],
+            [sys.executable, "-c", READER, mount.path / "Folder/file", stop, str(seed), *stale],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -120,8 +121,10 @@ def reading(mount: Mount, *, mapped: bool) -> Iterator[None]:
 
 def test_every_reader_sees_one_version_at_a_time(mount: Mount, item: Item, purge: bool) -> None:
     mount.start()
-    # Where the file id stays, the list of an old version that was not read yet cannot be had any more either.
-    with reading(mount, mapped=not (purge or mount.portal.namespace.keep_file_ids)):
+    # Where the file id stays, the list of an old version that was not read yet cannot be had any more either. Who meets
+    # that may do so before the mount heard of the change, and then nobody can open the file while others have it open.
+    replaced = purge or mount.portal.namespace.keep_file_ids
+    with reading(mount, stale=["open", "read"] if replaced else []):
         for number in range(1, VERSIONS):
             old = item.file.content
             mount.portal.namespace.write(item, content(number))
@@ -131,11 +134,12 @@ def test_every_reader_sees_one_version_at_a_time(mount: Mount, item: Item, purge
             assert (mount.path / "Folder/file").read_bytes() == content(number)
 
 
+@pytest.mark.parametrize("item", ["new id"], indirect=True)  # each of these files has one content only
 def test_a_file_that_comes_and_goes_is_never_half_there(mount: Mount, item: Item) -> None:
     folder = item.parent
     assert folder is not None
     mount.start()
-    with reading(mount, mapped=False):
+    with reading(mount, stale=["read"]):  # the list of a deleted file cannot be had any more
         for number in range(1, VERSIONS):
             mount.portal.namespace.delete(item)
             item = mount.portal.namespace.create(folder, "file", content(number))

@@ -58,12 +58,12 @@ async def test_metadata_has_the_sdk_s_shape(world: World) -> None:
 async def test_refusals_of_the_portal(
     world: World, line: str, error: type[errors.DirectIOAPIError], attempts: int
 ) -> None:
-    world.portal = always(status(line, Location="/login.html"))
+    world.portal = always(status(line, Location="/login.html", Retry_After="0"))
     async with world.client() as client:
         with pytest.raises(error, match=line[:3]) as caught:
             await client.block_map(7)
     assert type(caught.value) is error
-    assert caught.value.file_id == 7
+    assert (caught.value.file_id, caught.value.retry_after) == (7, 0)
     assert len(world.server.exchanges) == attempts
     assert all(exchange.path == "/directio/7" for exchange in world.server.exchanges)
 

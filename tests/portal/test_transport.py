@@ -180,13 +180,18 @@ async def test_a_trickle_ends(portal_server: Any, monkeypatch: pytest.MonkeyPatc
             thread.join()
 
 
-@pytest.mark.parametrize("encoded", [False, True])
+@pytest.mark.parametrize("how", ["announced", "not announced", "encoded"])
 async def test_an_endless_answer_is_not_read_whole(
-    portal_server: Any, reply: Any, monkeypatch: pytest.MonkeyPatch, encoded: bool
+    portal_server: Any, reply: Any, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(transport, "MAX_BODY", 2**20)
-    body = gzip.compress(b"\0" * 2**21) if encoded else b"\0" * 2**21
-    portal_server.on("/x", reply(200, body, [("Content-Encoding", "gzip")] if encoded else []))
+    body = bytes(2**21)
+    replies = {
+        "announced": reply(200, body),
+        "not announced": reply(raw=b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body),
+        "encoded": reply(200, gzip.compress(body), [("Content-Encoding", "gzip")]),
+    }
+    portal_server.on("/x", replies[how])
     with pytest.raises(ProtocolError, match="longer than 1 MiB"):
         await get(portal_server.url)
 

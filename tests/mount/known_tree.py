@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +73,11 @@ def error_of_reading(path: Path) -> int:
     return 0
 
 
+def all_is_right(mount: Mount) -> None:
+    """Every file that was not read yet can be."""
+    assert [error_of_reading(fresh(mount, number)) for number in range(FRESH)] == [0] * FRESH
+
+
 def status_of(mount: Mount) -> dict[str, Any]:
     """What `cterafs status --json` tells, without the time that a command takes."""
     record = control.find(mount.path)
@@ -82,9 +86,5 @@ def status_of(mount: Mount) -> dict[str, Any]:
 
 
 def wait_for_state(mount: Mount, state: str, reason: str = "") -> dict[str, Any]:
-    """Asks for the status until it is in this state, and the reason of it has these words."""
-    deadline = time.monotonic() + DEADLINE
-    while (status := status_of(mount))["state"] != state or reason not in (status["reason"] or ""):
-        assert time.monotonic() < deadline, f"it is {status['state']}: {status['reason']}"
-        time.sleep(0.02)  # it has no event to wait for, and the mount has other things to do
-    return status
+    """The status, once it is in this state, and the reason of it has these words."""
+    return mount.wait_until(lambda status: status["state"] == state and reason in (status["reason"] or ""))

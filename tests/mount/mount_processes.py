@@ -28,6 +28,12 @@ def threads(pid: int) -> int:
     return sum(len(list(Path(f"/proc/{each}/task").iterdir())) for each in family(pid))
 
 
+def peak(pids: list[int]) -> int:
+    """Most bytes that each of these processes ever had in memory, together (VmHWM of proc_pid_status(5))."""
+    texts = [Path(f"/proc/{each}/status").read_text() for each in pids]
+    return sum(int(text.partition("VmHWM:")[2].split()[0]) for text in texts) << 10
+
+
 @contextlib.contextmanager
 def limited(pid: int, kind: int, limit: int) -> Iterator[None]:
     """Gives a process another soft limit (getrlimit(2)) for as long as the context lasts."""

@@ -98,20 +98,17 @@ class Mount:
         status: dict[str, Any] = json.loads(self.run("status", "--json", str(self.path)).stdout)
         return status
 
-    def wait_until(self, condition: Callable[[dict[str, Any]], bool]) -> None:
-        """Until the status is as it should be; no event tells of it."""
+    def wait_until(self, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """The status, once it is as it should be; no event tells of it."""
         deadline = time.monotonic() + DEADLINE
-        while not condition(self.status()):
-            assert time.monotonic() < deadline, "the status does not become as it should be"
+        while not condition(status := self.status()):
+            assert time.monotonic() < deadline, f"the status does not become as it should be: {status}"
+        return status
 
     def download_pid(self, other_than: int | None = None) -> int:
-        """The process that downloads, once it can; nothing tells when that is."""
-        deadline = time.monotonic() + DEADLINE
-        while time.monotonic() < deadline:
-            pid = self.status()["download_pid"]
-            if pid not in (None, other_than):
-                return int(pid)
-        pytest.fail("there is no process that downloads")
+        """The process that downloads, once it can."""
+        status = self.wait_until(lambda status: status["download_pid"] not in (None, other_than))
+        return int(status["download_pid"])
 
     def settle(self) -> None:
         """Waits until every change that the portal knows is visible through the mount."""

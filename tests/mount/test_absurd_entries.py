@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from known_tree import CONTENT, FRESH, begin, error_of_reading, fill, fresh, goes_on, status_of
+from known_tree import CONTENT, FRESH, all_is_right, begin, error_of_reading, fill, fresh, goes_on, status_of
 from real_mount import DEADLINE, Mount
 from starlette.requests import Request
 from starlette.responses import Response
@@ -79,7 +79,7 @@ def test_they_are_shown_and_fail_alone(portal: EmbeddedPortal, mount: Mount) -> 
     goes_on(mount)
     for path in shown[:: len(shown) // 12]:
         assert error_of(path) in {0, errno.EIO, errno.ESTALE}
-    assert [error_of_reading(fresh(mount, number)) for number in range(FRESH)] == [0] * FRESH
+    all_is_right(mount)
     assert status_of(mount)["state"] == "live"
     assert not any("unexpected" in line for line in mount.complaints())
 

@@ -10,6 +10,7 @@ import pytest
 from known_tree import (
     CONTENT,
     FRESH,
+    all_is_right,
     begin,
     error_of_reading,
     fill,
@@ -63,10 +64,6 @@ def tell_much(portal: EmbeddedPortal) -> None:
     folder = portal.namespace.mkdir(portal.namespace.find("Folder"), "much")
     for number in range(4000):
         portal.namespace.create(folder, f"{number} {'n' * 200}")
-
-
-def all_is_right(mount: Mount) -> None:
-    assert [error_of_reading(fresh(mount, number)) for number in range(FRESH)] == [0] * FRESH
 
 
 def test_a_full_disk_under_the_state(portal: EmbeddedPortal, stateful: Mount, disk: SmallDisk) -> None:

@@ -9,12 +9,11 @@ import random
 import resource
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import cramjam
 import lz4.frame
 import pytest
-from mount_processes import family, limited
+from mount_processes import family, limited, peak
 from real_mount import DEADLINE, Mount
 from starlette.responses import Response
 
@@ -35,14 +34,7 @@ def bounded(mount: Mount) -> Iterator[Mount]:
     """A mount that is to be started; at its end, it never took more than it may."""
     mount.configure(cache_memory=f"{MEMORY}", direct_timeout="3s")
     yield mount
-    most = peak(mount.pid)
-    assert most <= MEMORY + MARGIN
-
-
-def peak(pid: int) -> int:
-    """Most bytes that the processes of a mount ever took (VmHWM of proc_pid_status(5))."""
-    texts = [Path(f"/proc/{each}/status").read_text() for each in family(pid)]
-    return sum(int(text.partition("VmHWM:")[2].split()[0]) for text in texts) << 10
+    assert peak(family(mount.pid)) <= MEMORY + MARGIN
 
 
 def snappy_frames() -> bytes:
@@ -123,8 +115,7 @@ def test_a_page_that_claims_ten_gigabytes(bounded: Mount, portal: EmbeddedPortal
     claims = Response(b"{", headers={"Content-Length": f"{10 << 30}"})
     portal.faults.portal = lambda kind, request: claims if kind == "list" else None
     portal.namespace.create(folder, "file", b"1")
-    bounded.wait_until(lambda status: bool(status["state"] == "offline"))
-    assert "longer than 64 MiB" in bounded.status()["reason"]
+    assert "longer than 64 MiB" in bounded.wait_until(lambda status: status["state"] == "offline")["reason"]
     portal.faults.portal = None
     bounded.settle()
     assert (bounded.path / "Folder/file").read_bytes() == b"1"

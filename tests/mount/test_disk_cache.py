@@ -41,8 +41,7 @@ def disk(mount: Mount) -> dict[str, object]:
 
 def leave(mount: Mount) -> None:
     """Unmounts when all of the file is on the disk: the end of a mount waits 2 s for that, which may be short."""
-    while int(str(disk(mount)["used"])) < len(CONTENT):
-        pass
+    mount.wait_until(lambda status: status["cache"]["disk"]["used"] >= len(CONTENT))
     mount.stop()
 
 

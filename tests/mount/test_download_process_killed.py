@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import signal
 import subprocess
 import threading
 from pathlib import Path
 
 import pytest
+from mount_processes import Ending
 from real_mount import DEADLINE, Mount
 from starlette.requests import Request
 
@@ -19,11 +19,6 @@ from cterafs.demo.server import EmbeddedPortal
 
 BLOCK = 1 << 20
 CONTENT = b"".join(number.to_bytes(4, "big") * (BLOCK // 4) for number in range(24))
-
-
-def ended(process: int) -> bool:
-    """Whether a process, by its descriptor, ends."""
-    return bool(select.select([process], [], [], DEADLINE)[0])
 
 
 @pytest.fixture
@@ -68,10 +63,9 @@ def test_it_ends_when_the_mount_is_killed(mount: Mount, path: Path) -> None:
     mount.start()
     pid = mount.download_pid()
     assert path.read_bytes() == CONTENT
-    process = os.pidfd_open(pid)
+    ending = Ending([pid])
     os.kill(mount.pid, signal.SIGKILL)
-    assert ended(process)
-    os.close(process)
+    ending.wait()
     mount.run("umount", str(mount.path))
 
 

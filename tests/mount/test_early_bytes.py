@@ -43,7 +43,7 @@ def test_pages_of_a_block_that_was_wrong_are_gone_at_the_next_open(mount: Mount,
     with (mount.path / "Folder/file").open("rb", buffering=0) as early:
         assert early.read(100) == bytes(100)  # nobody can know yet
         rest.set()
-        mount.wait_until(lambda status: bool(status["reads"]["downloaded_blocks"]))
+        mount.wait_until(lambda status: status["reads"]["downloaded_blocks"])
         with (mount.path / "Folder/file").open("rb", buffering=0) as late:
             assert late.read(100) == CONTENT[:100]
     assert (mount.path / "Folder/file").read_bytes() == CONTENT

@@ -32,9 +32,7 @@ def test_a_damaged_index_is_an_error_of_each_request(mount: Mount, held: Path) -
         with pytest.raises(OSError, match="Input/output error") as failure:
             ask()
         assert failure.value.errno == errno.EIO
-    status = mount.status()
-    while status["state"] != "offline":
-        status = mount.status()
+    status = mount.wait_until(lambda status: status["state"] == "offline")
     assert "cannot be read" in status["reason"]
     assert status["files"] is None
     assert "the index cannot be read" in mount.run("status", str(mount.path)).stdout

@@ -41,7 +41,7 @@ def readers(mount: Mount) -> Iterator[None]:
     script = f"while cat '{mount.path}/Folder/'* > /dev/null; do :; done"
     running = [subprocess.Popen(["sh", "-c", script], stderr=subprocess.DEVNULL) for _ in range(8)]
     try:
-        mount.wait_until(lambda status: bool(status["reads"]["requests"] >= 100))
+        mount.wait_until(lambda status: status["reads"]["requests"] >= 100)
         yield
         for process in running:
             process.wait(DEADLINE)
@@ -176,9 +176,7 @@ def test_the_known_tree_is_served_while_the_portal_is_away(mount: Mount) -> None
     mount.start()
     assert len(list((mount.path / "Folder").iterdir())) == 20
     assert (mount.path / "Folder/file 3").stat().st_size == len(CONTENT)
-    status = mount.status()
-    while status["state"] != "offline":
-        status = mount.status()
+    status = mount.wait_until(lambda status: status["state"] == "offline")
     assert status["reason"]
     assert 0 < status["feed_lag_s"] < DEADLINE  # since the first mount was current
     mount.portal.start()

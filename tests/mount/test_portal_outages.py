@@ -6,7 +6,6 @@ import asyncio
 import errno
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from known_tree import (
     status_of,
     wait_for_state,
 )
+from mount_processes import peak
 from real_mount import DEADLINE, Mount
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -183,15 +183,9 @@ async def endless() -> AsyncIterator[bytes]:
         await asyncio.sleep(0)  # in which it is heard that the client is gone
 
 
-def peak(mount: Mount) -> int:
-    """Bytes that the process had in memory at most (VmHWM of proc_pid_status(5))."""
-    status = Path(f"/proc/{mount.pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) << 10
-
-
 def test_an_endless_list_of_changes(portal: EmbeddedPortal, mount: Mount) -> None:
     begin(mount)
-    before = peak(mount)
+    before = peak([mount.pid])
 
     def answer(kind: str, request: Request) -> Response | None:
         return StreamingResponse(endless(), media_type="application/json") if kind == "list" else None
@@ -203,4 +197,4 @@ def test_an_endless_list_of_changes(portal: EmbeddedPortal, mount: Mount) -> Non
     portal.faults.portal = None
     mount.settle()
     assert (mount.path / "Folder/new").read_bytes() == b"new"
-    assert peak(mount) - before < MARGIN
+    assert peak([mount.pid]) - before < MARGIN

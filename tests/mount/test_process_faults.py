@@ -11,9 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mount_processes import Ending, family, threads
@@ -52,10 +50,6 @@ def reading(folder: Path, count: int = 4) -> Iterator[None]:
             reader.wait()
 
 
-def _downloaded(goal: int, status: dict[str, Any]) -> bool:
-    return bool(status["reads"]["downloaded_blocks"] >= goal)
-
-
 def databases(mount: Mount) -> list[Path]:
     """The index, and that of the cache on the disk."""
     return [*(mount.home / "state").rglob("*.db"), *(mount.home / ".cache").rglob("*.db")]
@@ -71,7 +65,7 @@ def test_killed_at_random_moments_it_is_whole(mount: Mount, folder: Path) -> Non
         ending = Ending(family(mount.pid))
         with reading(folder):
             goal = chance.randrange(100) if round_ == 0 else 0
-            mount.wait_until(partial(_downloaded, goal))
+            mount.wait_until(lambda status, goal=goal: status["reads"]["downloaded_blocks"] >= goal)
             for number in range(chance.randrange(30)):
                 namespace.write(namespace.find(f"Folder/{number % FILES}"), chance.randbytes(200_000))
             os.kill(mount.pid, signal.SIGKILL)
@@ -150,9 +144,7 @@ def test_a_thousand_cancelled_reads_leave_nothing(mount: Mount, portal: Embedded
     subprocess.run([sys.executable, "-c", CANCELLED, folder / "many blocks", "1000", f"{AT_ONCE}"], check=True)
     portal.faults.plan = None
     assert (folder / "large").read_bytes() == bytes(block)
-    status = mount.status()
-    while status["reads"]["open_files"] or status["tasks"] > tasks:
-        status = mount.status()
+    status = mount.wait_until(lambda status: not status["reads"]["open_files"] and status["tasks"] <= tasks)
     assert status["cache"]["memory"]["used"] <= MEMORY
     assert threads(mount.pid) <= before + AT_ONCE
     for number in range(FILES):

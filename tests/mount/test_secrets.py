@@ -6,13 +6,15 @@ import base64
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, quote_plus
 
 import pytest
+from mount_processes import family
 from ordinary_mount import OrdinaryMount
-from real_mount import Mount, finish
+from real_mount import DEADLINE, Mount, finish
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
@@ -111,12 +113,6 @@ def fails(file: Path) -> bool:
     return False
 
 
-def processes(pid: int) -> list[int]:
-    """A process and all that came from it."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(descendant for child in children for descendant in processes(int(child)))]
-
-
 def test_nothing_that_is_written_shown_or_started_has_a_secret_in_it(
     portal: EmbeddedPortal, mount: Mount, known: Known, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,13 +148,14 @@ def test_nothing_that_is_written_shown_or_started_has_a_secret_in_it(
         del known.fault["list"], known.fault["longpoll"]
     portal.accounts.expire_sessions()
     mount.settle()
-    while fails(folder / str(FILES - 1)):
-        pass  # half a second is short where much else goes on
+    deadline = time.monotonic() + DEADLINE
+    while fails(folder / str(FILES - 1)):  # half a second is short where much else goes on
+        assert time.monotonic() < deadline
     path, config = str(mount.path), str(mount.config)
     for command in (("status", "-v", path), ("status", "--json", path), ("find", "-v", "--json", "--config", config)):
         done = mount.run(*command)
         outputs[" ".join(command)] = (done.stdout + done.stderr).encode()
-    for pid in processes(mount.pid):
+    for pid in family(mount.pid):
         outputs[f"arguments of {pid}"] = Path(f"/proc/{pid}/cmdline").read_bytes()
     mount.stop()
     assert len(known.texts) > 8, "passwords, keys, sessions and signatures"
@@ -203,7 +200,7 @@ def test_no_other_process_of_the_user_looks_into_a_mount(ordinary: OrdinaryMount
     """Nor does any of its processes leave a core file: both are one property, which the kernel shows by the owner of
     what is in /proc/PID (proc(5))."""
     ordinary.start()
-    for pid in processes(ordinary.pid):
+    for pid in family(ordinary.pid):
         for secret in ("environ", "maps", "mem"):
             assert Path(f"/proc/{pid}/{secret}").stat().st_uid == 0
             assert ordinary.as_user("cat", f"/proc/{pid}/{secret}").returncode != 0

@@ -6,6 +6,7 @@ import contextlib
 
 import trio
 
+from cterafs.content.adjacent import joined
 from cterafs.content.readahead import ReadAhead
 from cterafs.content.source import BlockSource
 from cterafs.errors import BlockError, BlockInfo, DirectIOError, DownloadTimeout
@@ -87,7 +88,7 @@ class Reader:
                     needed.enter_context(self.source.fetch((chunk,)))
             # one part after the other, but there are seldom two: a random read is small, and parts are of large blocks
             parts = zip(chunks, rented, strict=True)
-            return b"".join([await self._read_of(chunk, wanted, part) for chunk, part in parts])
+            return joined([memoryview(await self._read_of(chunk, wanted, part)) for chunk, part in parts])
 
     async def _read_of(self, chunk: Chunk, wanted: Extent, part: bool) -> bytes | memoryview:
         return await (self.source.read_part(chunk, wanted) if part else self.source.read(chunk, wanted))

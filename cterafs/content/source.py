@@ -7,6 +7,7 @@ from typing import Protocol
 
 import trio
 
+from cterafs.content.adjacent import joined
 from cterafs.content.blockindex import Place
 from cterafs.content.cache import BlockCache, Run, Wanted
 from cterafs.content.memory import BlockKey, Plain
@@ -98,7 +99,7 @@ class BlockSource:
                 return None
             parts.append(_cut(data, chunk, extent))
         self._cache.count_hits(len(parts))
-        return (parts[0] if len(parts) == 1 else b"".join(parts)) if parts else None
+        return joined(parts) if parts else None
 
     def peek(self, chunk: Chunk) -> memoryview | None:
         """A block, if it is in memory."""

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 
 import msgspec
 import trio
@@ -135,6 +136,8 @@ class DownloadProcess:
             segments = [self._segments.allocate(landing.block.length) for landing in landings]
         except Full:
             return False
+        if len({landing.block.length for landing in landings}) == 1:  # neighbours in the file lie together here, too
+            segments.sort(key=itemgetter(0))
         self._numbers += 1
         number = self._numbers
         states = [self._states.popleft() for _ in landings]

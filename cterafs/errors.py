@@ -49,8 +49,9 @@ CTERA's Python SDK.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 from typing import ClassVar, Self
+
+import msgspec
 
 from cterafs.model import Chunk
 
@@ -242,8 +243,7 @@ class DecryptKeyError(DirectIOError):
     summary = "the data key cannot be unwrapped; check direct.secret_access_key"
 
 
-@dataclass(frozen=True, slots=True)
-class BlockInfo:
+class BlockInfo(msgspec.Struct, frozen=True, gc=False):
     """Which block an error is about: `number` from 1 (None in a partial list), `offset` and `length` in bytes."""
 
     file_id: int | None

@@ -117,15 +117,19 @@ class BlockMap:
 
     def span(self, wanted: Extent) -> Sequence[Chunk]:
         """The chunks that hold any byte of `wanted`, in order."""
-        if not len(wanted) or not self.chunks:
+        if wanted.stop <= wanted.start or not self.chunks:
             return ()
-        within = self.chunks[0].extent  # most files have blocks of one size, and most reads lie in one of them
-        number = (wanted.start - within.start) // (len(within) or 1)
-        if 0 <= number < len(self.chunks) and self.chunks[number].extent.contains(wanted):
-            return self.chunks[number : number + 1]
-        first = bisect.bisect_right(self.chunks, wanted.start, key=lambda chunk: chunk.extent.stop)
-        last = bisect.bisect_left(self.chunks, wanted.stop, key=lambda chunk: chunk.extent.start)
-        return self.chunks[first:last]
+        chunks, start, stop = self.chunks, wanted.start, wanted.stop
+        begin = chunks[0].extent
+        length = (begin.stop - begin.start) or 1  # most files have blocks of one size
+        first, last = (start - begin.start) // length, (stop - 1 - begin.start) // length
+        if first >= 0 and last < len(chunks):
+            one, other = chunks[first].extent, chunks[last].extent
+            if one.start <= start < one.stop and other.start < stop <= other.stop:
+                return chunks[first : last + 1]
+        first = bisect.bisect_right(chunks, start, key=lambda chunk: chunk.extent.stop)
+        last = bisect.bisect_left(chunks, stop, key=lambda chunk: chunk.extent.start)
+        return chunks[first:last]
 
     def __repr__(self) -> str:  # never the key
         return f"BlockMap(file_id={self.file_id}, size={self.size}, extent={self.extent}, chunks={len(self.chunks)})"

@@ -12,10 +12,10 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+import msgspec
 import trio
 
 from cterafs.content.blockindex import Place
@@ -45,12 +45,11 @@ Land = Callable[[Sequence[Landing]], Awaitable[None]]
 """Fetches blocks into their landings, one after the other (`RemoteFile.land`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """A block that is asked for.
 
     Attributes:
-        origin: what storage calls it, without what is signed anew.
+        origin: what storage calls it, without what is signed anew; only the disk asks for it.
         spoil: called when bytes of it were read while it arrived, and then it turned out to be wrong or never ended.
     """
 
@@ -68,12 +67,14 @@ class Wanted:
 class Flight:
     """One block on its way."""
 
+    __slots__ = ("_data", "_error", "_news", "_read", "ended", "landing", "run", "wanted")
+
     def __init__(self, run: Run, wanted: Wanted) -> None:
         self.run = run
         self.wanted = wanted
         self.landing = Landing(wanted.block)
         self.ended = False
-        self._news = trio.Event()
+        self._news: trio.Event | None = None  # where somebody waits
         self._read: int | None = None  # the attempt that the first bytes came from which were read before its end
         self._data: Plain | None = None
         self._error: Exception | None = None
@@ -91,6 +92,8 @@ class Flight:
                 if part is not None:
                     self._read = self._read or attempt
                     return part
+                if self._news is None:
+                    self._news = trio.Event()
                 await self._news.wait()
         if self._error is not None:
             raise self._error.with_traceback(None)
@@ -98,8 +101,9 @@ class Flight:
 
     def tell(self) -> None:
         """Wakes those who wait: there is more of it."""
-        self._news.set()
-        self._news = trio.Event()
+        if self._news is not None:
+            self._news.set()
+            self._news = None
 
     def end(self, data: Plain | None, error: Exception | None) -> None:
         """It arrived, or failed, or (neither) was given up."""
@@ -107,7 +111,7 @@ class Flight:
         if self._read is not None and (self._read != self.landing.attempt or data is None):
             self.wanted.spoil()
         self.landing.tell = None  # which leads back here: as a cycle, all of it would stay until the next collection
-        self._news.set()
+        self.tell()
 
 
 class Run:

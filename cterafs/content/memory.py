@@ -6,11 +6,10 @@ any number of readers together stay within the budget.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import NamedTuple
 
 import trio
-from cachetools import LRUCache
 
 Plain = bytes | memoryview
 """A block's plaintext. Memory that another process wrote is free again when the last view of it is gone."""
@@ -36,14 +35,15 @@ class BlockMemory:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._blocks: LRUCache[BlockKey, Plain] = LRUCache(maxsize=limit, getsizeof=len)
+        self._blocks: OrderedDict[BlockKey, Plain] = OrderedDict()  # the one used last at the end
+        self._cached = 0
         self._reserved = 0
         self._queue: deque[tuple[int, trio.Event]] = deque()
 
     @property
     def used(self) -> int:
         """Bytes that are cached or reserved."""
-        return int(self._blocks.currsize) + self._reserved
+        return self._cached + self._reserved
 
     @property
     def contended(self) -> bool:
@@ -51,7 +51,9 @@ class BlockMemory:
         return bool(self._queue) or self._reserved * 2 > self.limit
 
     def get(self, key: BlockKey) -> Plain | None:
-        data: Plain | None = self._blocks.get(key)
+        data = self._blocks.get(key)
+        if data is not None:
+            self._blocks.move_to_end(key)
         return data
 
     def __contains__(self, key: BlockKey) -> bool:
@@ -96,19 +98,25 @@ class BlockMemory:
         """Turns a reservation of `reserved` bytes into a cached block."""
         self._reserved -= reserved
         if self._reserved + len(data) <= self.limit:
+            self._take_out(key)
             self._blocks[key] = data
-            self._shrink()
+            self._cached += len(data)
         self._grant()
 
     def drop(self, key: BlockKey) -> None:
         """Drops a block, if it is here."""
-        self._blocks.pop(key, None)
+        self._take_out(key)
         self._grant()
 
     def forget(self, file_id: int, version: str) -> None:
         """Drops every block of one version of a file."""
         for key in [key for key in self._blocks if key.file_id == file_id and key.version == version]:
-            del self._blocks[key]
+            self._take_out(key)
+
+    def _take_out(self, key: BlockKey) -> None:
+        data = self._blocks.pop(key, None)
+        if data is not None:
+            self._cached -= len(data)
 
     def _grant(self) -> None:
         while self._queue and self._reserved + self._queue[0][0] <= self.limit:
@@ -118,5 +126,5 @@ class BlockMemory:
         self._shrink()
 
     def _shrink(self) -> None:
-        while self._blocks and self.used > self.limit:
-            self._blocks.popitem()
+        while self._blocks and self._cached + self._reserved > self.limit:
+            self._cached -= len(self._blocks.popitem(last=False)[1])

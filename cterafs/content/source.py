@@ -197,8 +197,9 @@ class BlockSource:
         return self._stored.span(extent) if self._stored is not None and self._stored.chunks else ()
 
     async def _land(self, landings: Sequence[Landing]) -> None:
-        for landing in landings:
-            await self._confirm(landing.extent)
+        if self._stored is not None and self._stored.chunks:
+            for landing in landings:
+                await self._confirm(landing.extent)
         await self._remote.land(landings)
 
     async def _confirm(self, extent: Extent) -> None:
@@ -208,8 +209,8 @@ class BlockSource:
             raise VersionChangedError(self.file_id, "storage has other blocks than those that are on the disk")
 
     def _wanted(self, chunk: Chunk) -> Wanted:
-        block = BlockInfo.of(self.file_id, chunk)
-        return Wanted(self.key(chunk), block, origin(chunk), self._spoil)
+        named = "" if self._cache.disk is None else origin(chunk)
+        return Wanted(self.key(chunk), BlockInfo.of(self.file_id, chunk), named, self._spoil)
 
 
 def _stored(place: Place) -> Chunk:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 from cterafs.content.cache import BlockCache, Wanted
 from cterafs.content.memory import BlockKey, BlockMemory

@@ -115,6 +115,10 @@ class BlockMap:
             return Extent(0, 0)
         return Extent(self.chunks[0].extent.start, self.chunks[-1].extent.stop)
 
+    def of(self, chunks: tuple[Chunk, ...]) -> BlockMap:
+        """The list of these blocks only."""
+        return BlockMap(self.file_id, self.size, chunks, self.key, self.compression)
+
     def span(self, wanted: Extent) -> Sequence[Chunk]:
         """The chunks that hold any byte of `wanted`, in order."""
         if wanted.stop <= wanted.start or not self.chunks:

@@ -122,7 +122,8 @@ class Place:
 
     def statement(self, digest: bytes) -> bytes:
         """That this block belongs here, to be sealed."""
-        return repr((self.scope, *self.key, self.origin, self.length, digest)).encode()
+        key = self.key
+        return repr((self.scope, key.file_id, key.version, key.offset, self.origin, self.length, digest)).encode()
 
 
 @contextlib.contextmanager

@@ -373,8 +373,10 @@ class BlockCache:
             flight.tell()
 
     def _store(self, flight: Flight, data: Plain) -> None:
-        flight.run.reserved -= flight.wanted.need
-        self.memory.store(flight.wanted.key, data, flight.wanted.need)
+        wanted = flight.wanted
+        need = wanted.need
+        flight.run.reserved -= need
+        self.memory.store(wanted.key, data, need)
         self._end(flight, data, None)
 
     def _end(self, flight: Flight, data: Plain | None, error: Exception | None) -> None:

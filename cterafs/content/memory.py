@@ -7,15 +7,16 @@ any number of readers together stay within the budget.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import NamedTuple
+from collections.abc import Iterable
 
+import msgspec
 import trio
 
 Plain = bytes | memoryview
 """A block's plaintext. Memory that another process wrote is free again when the last view of it is gone."""
 
 
-class BlockKey(NamedTuple):
+class BlockKey(msgspec.Struct, frozen=True, gc=False):
     """Names a block's plaintext for as long as it exists.
 
     Never a URL, which is renewed, nor a block's number, which a partial list of blocks does not know.
@@ -73,7 +74,7 @@ class BlockMemory:
             await self._wait_for_turn(size)
         else:
             self._reserved += size
-        self._shrink()
+            self._balance()
 
     async def _wait_for_turn(self, size: int) -> None:
         granted = trio.Event()
@@ -86,13 +87,13 @@ class BlockMemory:
                 self.release(size)
             else:
                 self._queue.remove(entry)
-                self._grant()
+                self._balance()
             raise
 
     def release(self, size: int) -> None:
         """Gives a reservation back."""
         self._reserved -= size
-        self._grant()
+        self._balance()
 
     def store(self, key: BlockKey, data: Plain, reserved: int) -> None:
         """Turns a reservation of `reserved` bytes into a cached block."""
@@ -101,12 +102,13 @@ class BlockMemory:
             self._take_out(key)
             self._blocks[key] = data
             self._cached += len(data)
-        self._grant()
+        self._balance()
 
-    def drop(self, key: BlockKey) -> None:
-        """Drops a block, if it is here."""
-        self._take_out(key)
-        self._grant()
+    def drop(self, keys: Iterable[BlockKey]) -> None:
+        """Drops those of these blocks that are here."""
+        for key in keys:
+            self._take_out(key)
+        self._balance()
 
     def forget(self, file_id: int, version: str) -> None:
         """Drops every block of one version of a file."""
@@ -118,13 +120,11 @@ class BlockMemory:
         if data is not None:
             self._cached -= len(data)
 
-    def _grant(self) -> None:
+    def _balance(self) -> None:
+        """There may be room for who waits, or too little for what is here."""
         while self._queue and self._reserved + self._queue[0][0] <= self.limit:
             size, granted = self._queue.popleft()
             self._reserved += size
             granted.set()
-        self._shrink()
-
-    def _shrink(self) -> None:
         while self._blocks and self._cached + self._reserved > self.limit:
             self._cached -= len(self._blocks.popitem(last=False)[1])

@@ -86,14 +86,17 @@ class ReadAhead:
         self._reached = 0  # behind the last byte that was asked for
         self._unread: set[int] = set()  # the offsets of blocks that were fetched ahead
 
-    def observe(self, read: Extent, chunks: Sequence[Chunk]) -> bool:
+    def observe(self, read: Extent, chunks: Sequence[Chunk], *, here: bool = False) -> bool:
         """Takes note of a read, which `chunks` hold; starts to fetch what should follow, ends fetching what will not.
+
+        Args:
+            here: all of them are known to be in memory.
 
         Returns:
             Whether the read is a random one, so that no more than its bytes are of use (see `window.Advice`).
         """
         pattern, size = self._pattern, self._source.size
-        if self._came_too_early(chunks):
+        if self._came_too_early(chunks, here):
             pattern.lost(read, size)
         pattern.maximum = self._budget.share(self, self._file)
         if self._cache.memory.contended:
@@ -117,13 +120,13 @@ class ReadAhead:
         for prefetch in self._prefetches:
             prefetch.scope.cancel()
 
-    def _came_too_early(self, chunks: Sequence[Chunk]) -> bool:
+    def _came_too_early(self, chunks: Sequence[Chunk], here: bool) -> bool:
         """Whether one of these blocks was fetched ahead, and evicted before this, its first read."""
         lost = False
         for chunk in chunks:
             if chunk.extent.start in self._unread:
                 self._unread.discard(chunk.extent.start)
-                lost |= not self._source.cached(chunk)
+                lost |= not (here or self._source.cached(chunk))
         return lost
 
     async def _run(self, prefetch: _Prefetch) -> None:

@@ -171,9 +171,7 @@ class BlockSource:
 
     def drop(self, extent: Extent) -> None:
         """Nobody will ask soon for these bytes, nor for those before them: blocks that end here need no memory."""
-        for chunk in self.known(extent):
-            if chunk.extent.stop <= extent.stop:
-                self._cache.memory.drop(self.key(chunk))
+        self._cache.memory.drop(self.key(chunk) for chunk in self.known(extent) if chunk.extent.stop <= extent.stop)
 
     def forget(self) -> None:
         """Drops the cached blocks: storage turned out to hold another version."""

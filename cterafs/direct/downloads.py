@@ -100,7 +100,7 @@ class Downloads:
                 whose `status` says that it is of no use. Those behind it were not tried.
         """
         patience = Patience(self._timeout)
-        while pending := [landing for landing in landings if not (landing.complete or landing.dropped)]:
+        while pending := [landing for landing in landings if landing.pending]:
             try:
                 await self._attempt(
                     functools.partial(self._download, block_map, pending, crew),

@@ -64,6 +64,11 @@ class Landing:
         return bool(self._state[DROPPED])
 
     @property
+    def pending(self) -> bool:
+        """It still has to be fetched."""
+        return not (self._state[COMPLETE] or self._state[DROPPED])
+
+    @property
     def attempt(self) -> int:
         """Counts them, from 1; what an earlier one left is not part of the block."""
         return self._state[ATTEMPT]
@@ -125,9 +130,9 @@ class Landing:
 
     def cast_off(self) -> None:
         """The worker there is no longer heard. What it completed stays."""
-        self._state = list(self._state)
-        if not self.complete:
-            self._state[FILLED] = 0
+        state = self._state = list(self._state)
+        if not state[COMPLETE]:
+            state[FILLED] = 0
             self._view = None
 
     def await_bytes(self, stop: int) -> None:

@@ -150,13 +150,12 @@ class RemoteFile:
             errors.VersionChangedError: also where storage does not know the block any more.
         """
         refused = -1
-        while pending := [landing for landing in landings if not (landing.complete or landing.dropped)]:
+        while pending := [landing for landing in landings if landing.pending]:
             window = await self._window(pending[0].block.offset)
             run = [landing for landing in pending if window.holds(landing.block.offset)]
-            for landing in run:
-                self._present(window, landing.extent)
+            chunks = tuple([self._present(window, landing.extent) for landing in run])
             try:
-                await self._client.land(window.map, run)
+                await self._client.land(window.map.of(chunks), run)
             except errors.DownloadError as error:
                 await self._renewed_upon(error, window, refused)
                 refused = error.block.offset
@@ -184,7 +183,7 @@ class RemoteFile:
     def _present(self, window: _Window, extent: Extent) -> Chunk:
         """The block as the list has it now."""
         found = window.map.span(extent)
-        if [chunk.extent for chunk in found] != [extent]:
+        if len(found) != 1 or found[0].extent != extent:
             self._fail("its blocks are cut differently")
         return found[0]
 

@@ -121,15 +121,19 @@ class DownloadProcess:
     async def land(self, block_map: BlockMap, landings: Sequence[Landing]) -> bool:
         """As `Downloads.land` does; False if somebody else has to do it: there is no process, or no room.
 
+        Args:
+            block_map: lists a block for each landing, and no others.
+
         Raises:
             errors.BlockError
         """
         for first in range(0, len(landings), LONGEST_JOB):
-            if not await self._land(block_map, landings[first : first + LONGEST_JOB]):
+            last = first + LONGEST_JOB
+            if not await self._land(block_map.of(block_map.chunks[first:last]), landings[first:last]):
                 return False
         return True
 
-    async def _land(self, block_map: BlockMap, landings: Sequence[Landing]) -> bool:
+    async def _land(self, source: BlockMap, landings: Sequence[Landing]) -> bool:
         if self._socket is None or len(self._states) < len(landings):
             return False
         try:
@@ -142,7 +146,7 @@ class DownloadProcess:
         number = self._numbers
         states = [self._states.popleft() for _ in landings]
         berths = tuple(Berth(state, place) for state, (place, _) in zip(states, segments, strict=True))
-        packet = encode(Job(number, _of(block_map, landings), berths))
+        packet = encode(Job(number, source, berths))
         job = self._jobs[number] = _Job(landings, states, [view for _, view in segments])
         for landing, state, view in zip(landings, states, job.views, strict=True):
             landing.moor(self._arena.state(state), view)
@@ -296,9 +300,3 @@ def _told(status: trio.TaskStatus[None]) -> trio.TaskStatus[None]:
     """Tells it, once."""
     status.started()
     return trio.TASK_STATUS_IGNORED
-
-
-def _of(block_map: BlockMap, landings: Sequence[Landing]) -> BlockMap:
-    """The list of these blocks only."""
-    chunks = tuple(chunk for landing in landings for chunk in block_map.span(landing.extent))
-    return BlockMap(block_map.file_id, block_map.size, chunks, block_map.key, block_map.compression)

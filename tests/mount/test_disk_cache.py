@@ -98,7 +98,7 @@ def test_what_is_left_of_a_replaced_version_is_not_mixed_with_the_new_one(
     mount.stop()
     for stored in blocks(mount):
         if stored.read_bytes() in CONTENT[2 * BLOCK :]:
-            stored.unlink()
+            stored.write_bytes(bytes(stored.stat().st_size))  # one that is missing may be noticed before the open
     mount.start()
     with file.open("rb", buffering=0) as reading:
         assert os.pread(reading.fileno(), 10, 0) == CONTENT[:10]

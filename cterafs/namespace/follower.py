@@ -149,10 +149,8 @@ class Follower:
                     await self._give_up(error)
                 log.warning("the namespace is listed again: %s", error)  # what was staged of it is lost
                 self._begin_again = True
-            except errors.StateError as error:  # the disk: nothing was changed, and it may have room again
-                await trio.lowlevel.checkpoint_if_cancelled()  # then it was only interrupted
-                await self._rest(error)
-            except OSError as error:  # the system has no descriptor or no memory left for us, which may pass
+            except OSError as error:  # the disk, with nothing changed, or the system has no room for us; it may pass
+                await trio.lowlevel.checkpoint_if_cancelled()  # then a step was only interrupted
                 await self._rest(error)
 
     # -- the cycle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -12,6 +13,8 @@ from trio.testing import MockClock
 
 from cterafs import errors
 from cterafs.model import Event, FolderInfo, Page
+from cterafs.namespace import disk
+from cterafs.namespace import tree as tree_module
 from cterafs.namespace.tree import Batch
 
 pytestmark = pytest.mark.trio
@@ -263,6 +266,28 @@ async def test_a_failing_disk_keeps_the_old_state_and_is_tried_again(
         monkeypatch.setattr(Batch, "commit", commit)
         await live(follower)
         assert store.resolve("/Docs/a.txt") is not None
+
+
+async def test_an_end_amid_the_import_is_no_trouble_with_the_disk(
+    setting: Setting, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    setting.portal.pages = [[folder("r", "Docs")], *([file(f"f{n}", f"f{n}", "r")] for n in range(100))]
+    monkeypatch.setattr(tree_module, "_STAGED_FROM", 3)
+    monkeypatch.setattr(disk, "PULSE", 50)
+    proceed = setting.tree.proceed
+    ending = trio.CancelScope()
+
+    def ends(alive: Callable[[], None]) -> Batch:
+        trio.from_thread.run_sync(ending.cancel)
+        return proceed(alive)
+
+    monkeypatch.setattr(setting.tree, "proceed", ends)
+    with ending:
+        async with setting.following() as follower:
+            await live(follower)
+    assert ending.cancelled_caught
+    assert caplog.text == ""
+    assert not setting.store.imported
 
 
 async def test_a_bug_is_not_swallowed(

@@ -106,7 +106,7 @@ def change(file: Path, kind: str, place: float, mask: int) -> None:
         stream.truncate()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data(), is_open=st.booleans())
 def test_whatever_is_damaged_no_byte_is_wrong(
     whole: Path, codec: BlockCodec, data: st.DataObject, is_open: bool
@@ -255,6 +255,18 @@ def test_what_is_on_a_disk_that_takes_no_more_is_still_read(tmp_path: Path, capl
     assert cache.reason == "Not a directory"
     assert [get(cache, number) for number in range(20)] == [block(number) for number in range(20)]
     assert get(cache, 50) is None
+    assert len(warnings(caplog)) == 1
+    cache.close()
+
+
+def test_a_block_that_the_disk_does_not_give(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = open_cache(tmp_path / "cache")
+    put(cache, 0)
+    (file,) = files(tmp_path / "cache")
+    file.unlink()
+    file.symlink_to("nowhere")  # which is not followed
+    assert get(cache, 0) is None
+    assert cache.reason == "Too many levels of symbolic links"
     assert len(warnings(caplog)) == 1
     cache.close()
 

@@ -127,7 +127,7 @@ class Listener:
         return {path(entry): entry.size for entry in alive.values()}
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(batches=st.lists(STEPS, max_size=4))
 def test_the_namespace_follows_the_directory(batches: list[list[tuple[str, int, int, str]]]) -> None:
     with tempfile.TemporaryDirectory() as root:

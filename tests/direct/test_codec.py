@@ -29,7 +29,7 @@ plains = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     plains,
     codecs,
@@ -69,7 +69,7 @@ def test_the_beginning_is_there_before_the_end(codec: str, key: bytes | None) ->
     assert len(seen) >= 8
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data(), codecs, st.booleans(), st.booleans())
 def test_a_corrupt_block_is_a_typed_error_and_never_has_another_length(
     data: st.DataObject, codec: str, encrypted: bool, declared: bool
@@ -92,7 +92,7 @@ def test_a_corrupt_block_is_a_typed_error_and_never_has_another_length(
         assert len(got) == len(plain)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200), st.sampled_from([*Compression, None]), st.booleans(), st.integers(1, 300))
 @example(b"\x82SNAPPY\x00" + b"\0" * 8 + b"\xff" * 8, None, False, 5)
 def test_rubbish_is_a_typed_error(rubbish: bytes, how: Compression | None, encrypted: bool, length: int) -> None:

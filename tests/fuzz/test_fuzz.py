@@ -27,7 +27,7 @@ def test_what_was_found_once_is_right_now(target: Target) -> None:
 
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")  # as an error it hides what was found
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_whatever_comes(target: Target, data: st.DataObject) -> None:
     check(target, data.draw(INPUTS[target]))

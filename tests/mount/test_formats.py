@@ -70,7 +70,7 @@ def test_every_byte_is_right(mounted: Mount, name: str) -> None:
         assert seen == content(f"{name} {size}", size)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_random_reads_are_slices(mounted: Mount, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["odd-snappy-encrypted", "variable-gzip-plain", "256KiB-none-encrypted", "azure"]))

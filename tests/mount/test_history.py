@@ -117,7 +117,6 @@ def test_a_mount_shows_what_a_portal_has_been_through() -> None:
             derandomize=True,
             database=None,
             phases=[Phase.generate],
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

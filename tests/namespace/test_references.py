@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cterafs.model import Inode
@@ -16,7 +16,6 @@ INODES = st.sampled_from([1, 2, PAGE - 1, PAGE, 5 * PAGE + 7, 2**60, 2 + AGAIN, 
 STEPS = st.lists(st.tuples(INODES, st.integers(-2 * LARGEST, 2 * LARGEST)), max_size=30)
 
 
-@settings(deadline=None)
 @given(st.lists(INODES), STEPS)
 def test_many_at_once_count_as_one_after_the_other(inodes: list[int], steps: list[tuple[int, int]]) -> None:
     together, alone = References(), References()
@@ -33,7 +32,6 @@ def test_many_at_once_count_as_one_after_the_other(inodes: list[int], steps: lis
     assert vars(together) == vars(alone)
 
 
-@settings(deadline=None)
 @given(STEPS)
 def test_it_counts_as_a_dictionary_would(steps: list[tuple[int, int]]) -> None:
     references, expected = References(), Counter[int]()

@@ -73,7 +73,7 @@ def children(store: Store, inode: int) -> dict[int, str]:
     return {node.inode: node.name for node in store.children(Inode(inode), None, 1000)}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     HISTORIES,
     HISTORIES,
@@ -129,7 +129,7 @@ def test_any_listing_ends_as_the_model_does(
         assert store.counts == recount(store)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(HISTORIES, HISTORIES, CUTS, LAYOUTS)
 @example(START, [f("x2", "x", "a"), f("0", "x", "a"), d("new", "new", "r"), f("n", "n", "new")], [], "folder")
 def test_readers_are_told_what_concerns_them(
@@ -156,7 +156,7 @@ def test_readers_are_told_what_concerns_them(
                 assert children(store, inode) == told
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(HISTORIES, HISTORIES, CUTS, LAYOUTS, st.booleans())
 def test_a_first_listing_that_begins_again_ends_as_the_new_one(
     first: list[Event], again: list[Event], cuts: list[int], layout: Layout, killed: bool

@@ -225,7 +225,7 @@ LAYOUTS: st.SearchStrategy[Layout] = st.sampled_from(["folder", "owner"])
 FOLDERS = [FolderInfo(folder_id, f"folder {folder_id}", owner) for folder_id, owner in OWNERS.items()]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(HISTORIES, CUTS, LAYOUTS, st.integers(0, 8))
 def test_any_history_ends_as_the_model_does(
     history: list[Event], cuts: list[int], layout: Layout, owners_known_at: int
@@ -257,7 +257,7 @@ def test_any_history_ends_as_the_model_does(
         batch.rollback()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(HISTORIES, CUTS, st.integers(0, 8), st.sampled_from([1, 4, 1000]), st.booleans())
 def test_what_lies_in_the_tree_is_found_at_any_moment(
     history: list[Event], cuts: list[int], complete_at: int, longest: int, swept: bool
@@ -288,7 +288,7 @@ def assert_numbers_are_kept(before: dict[str, Node], after: dict[str, Node]) -> 
         assert (old.inode == new.inode) == same
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(HISTORIES, CUTS, st.randoms(use_true_random=False))
 def test_the_order_of_different_objects_does_not_matter(history: list[Event], cuts: list[int], random: object) -> None:
     by_guid: defaultdict[str, list[Event]] = defaultdict(list)
@@ -305,7 +305,7 @@ def test_the_order_of_different_objects_does_not_matter(history: list[Event], cu
         assert shown(store) == shown(other_store)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(HISTORIES, CUTS, st.lists(st.sampled_from(["crash", "rollback", ""]), max_size=10))
 def test_a_crash_loses_nothing(history: list[Event], cuts: list[int], fates: list[str]) -> None:
     """Pages that were not committed are told again, from the cursor that was."""
@@ -336,7 +336,7 @@ def test_a_crash_loses_nothing(history: list[Event], cuts: list[int], fates: lis
         store.close()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(HISTORIES, HISTORIES, CUTS, st.integers(0, 8))
 def test_listing_again_ends_as_the_new_listing(
     old: list[Event], new: list[Event], cuts: list[int], crash_at: int

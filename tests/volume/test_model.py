@@ -218,7 +218,6 @@ def run_histories(number: int, loop: Loop) -> None:
             settings=settings(
                 max_examples=number,
                 stateful_step_count=STEPS,
-                deadline=None,
                 suppress_health_check=list(HealthCheck),
             ),
         )

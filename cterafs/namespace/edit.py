@@ -17,28 +17,26 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Container, Iterable, Iterator
+from copy import copy
 from typing import Final
 
 import msgspec
 
 from cterafs.model import Change, Event, Node
-from cterafs.namespace.findable import Stale, is_findable
 from cterafs.namespace.guid import guid_key, guid_text, owner_key
+from cterafs.namespace.known import Known
 from cterafs.namespace.names import safe
 from cterafs.namespace.rows import (
     COLUMNS,
     MARKS,
-    Acls,
+    Described,
     Row,
     described,
-    integer,
     kind_of,
     node,
     parameters,
     read,
-    size_of,
     stored,
-    stored_or_none,
 )
 from cterafs.namespace.schema import (
     CLOUD_FOLDER,
@@ -55,8 +53,6 @@ from cterafs.namespace.schema import (
 
 _NOWHERE: Final = 0  # the parent of a file that names none: no row has this number
 _BATCH: Final = 200  # parameters in one query: fewer make more queries, more are not faster
-
-_DIRECTORIES_KEPT: Final = 50_000  # 6 MiB
 
 _FIELDS: Final = Row.__struct_fields__[1:]  # as the columns are called; the first is the inode number
 _SET: Final = [f"{field} = {mark}" for field, mark in zip(_FIELDS, MARKS[1:], strict=True)]
@@ -115,23 +111,22 @@ class Edit:
         totals: what the edit changed in the counts, after `write`.
 
     Args:
-        directories: the rows of some directories that there are, by their keys: a page has few, and the next page the
-            same. The edit keeps it; whoever rolls it back clears it.
+        known: what is known from earlier edits. This one keeps it true; whoever rolls it back forgets it.
     """
 
-    def __init__(
-        self, db: sqlite3.Connection, acls: Acls, directories: dict[bytes, int], *, next_id: int, layout: str
-    ) -> None:
+    def __init__(self, db: sqlite3.Connection, known: Known, *, next_id: int, layout: str) -> None:
         self.db: Final = db
-        self.acls: Final = acls
-        self._directories: Final = directories
+        self._known: Final = known
+        self._acls: Final = known.acls
+        self._directories: Final = known.directories
         self.next_id = next_id
         self.first_id = next_id
         self.layout: Final = layout
         self.items: Final[dict[bytes, Item]] = {}
         self.totals: Final = Totals()
-        self._guids: Final[dict[bytes, str]] = {}  # of the events: so that they need not be made of their keys again
-        self._stale: Final = Stale()
+        self._told: Final[dict[bytes, Described]] = {}  # by the events
+        self._guids: Final[dict[bytes, str]] = {}  # likewise: so that they need not be made of their keys again
+        self._stale: Final = known.stale
         self._first_drawn: Final = next_id
         self._parent_keys: Final[dict[str, bytes]] = {}  # a page has few directories and many entries of each
 
@@ -159,7 +154,7 @@ class Edit:
         for values in found:
             old = read(values)
             if old.guid is not None and old.guid not in self.items:
-                self.items[old.guid] = item = Item(old, msgspec.structs.replace(old))
+                self.items[old.guid] = item = Item(old, copy(old))
                 added.append(item)
         return added
 
@@ -171,11 +166,12 @@ class Edit:
         for key, event in page:
             if event is not None:
                 self._guids[key] = event.guid
+                self._told[key] = described(event)
             item = self.items.get(key)
             if item is None or item.old is None:
                 continue
             old, new = item.old, item.new
-            new.inode = self._end(key, old, named) if event is None else self._number(old, event)
+            new.inode = self._end(key, old, named) if event is None else self._number(old, event, self._told[key])
             if new.id != old.id:
                 item.before = self._node(old) if old.shown else None
                 self._stale.add(old.id, old, None)
@@ -211,8 +207,8 @@ class Edit:
         else:
             new.wire = stored(event.name) if wanted != event.name else None
             self.place(new, wanted)
-        new.folder_id, new.file_id, new.size, new.gvsn, new.mtime_ns, new.ctime_ns = described(event)
-        new.acl = self.acls.intern(self.db, event.acl)
+        new.folder_id, new.file_id, new.size, new.gvsn, new.mtime_ns, new.ctime_ns = self._told[key]
+        new.acl = self._acls.intern(self.db, event.acl)
         if event.parent_guid:
             self._mention(self.parent_key(event.parent_guid), new.folder_id, news=new != item.old)
 
@@ -254,9 +250,9 @@ class Edit:
         if row.wanted != wanted:
             row.name, row.want = wanted, None
 
-    def _number(self, old: Row, event: Event) -> int:
+    def _number(self, old: Row, event: Event, told: Described) -> int:
         """The inode number for what the event tells of: the same, that of another version, or of another row."""
-        if not _new_content(old, event):
+        if not _new_content(old, event, told):
             return old.inode
         if old.kind == FILE and not event.is_dir and old.inode >> ROW_BITS < LAST_VERSION:
             return old.inode + (1 << ROW_BITS)
@@ -310,7 +306,7 @@ class Edit:
         pruned: set[int] = set()
         for key, item in self.items.items():
             old, new = item.old, item.new
-            self._remember(key, new)
+            self._known.remember(key, new)
             if old is None:
                 inserts.append(parameters(new))
             elif old != new:
@@ -332,23 +328,13 @@ class Edit:
                 changes.append(Change(before, after))
         self.db.executemany(_INSERT, inserts)
         self.db.executemany(_UPDATE, updates)
-        if is_findable(self.db):
-            self._stale.write(self.db)
+        self._stale.write(self.db)
         if pruned:
             self.totals.orphans -= self.db.executemany(_PRUNE, [(row,) for row in pruned]).rowcount
         return changes
 
-    def _remember(self, key: bytes, row: Row) -> None:
-        """Keeps `directories` true."""
-        if row.kind not in {DIRECTORY, CLOUD_FOLDER}:
-            self._directories.pop(key, None)
-            return
-        if len(self._directories) >= _DIRECTORIES_KEPT:
-            self._directories.clear()
-        self._directories[key] = row.id
-
     def _node(self, row: Row) -> Node:
-        return node(row, self.acls.text(self.db, row.acl), self._guids.get(row.guid or b""))
+        return node(row, self._acls.text(self.db, row.acl), self._guids.get(row.guid or b""))
 
 
 def _parts(keys: list[bytes]) -> Iterator[list[bytes]]:
@@ -356,7 +342,7 @@ def _parts(keys: list[bytes]) -> Iterator[list[bytes]]:
         yield keys[start : start + _BATCH]
 
 
-def _new_content(old: Row, event: Event) -> bool:
+def _new_content(old: Row, event: Event, told: Described) -> bool:
     """Whether the event tells of other content than the row's: what the inode number stands for.
 
     A row without a place has been a directory, if anything: it can become one again, but no file.
@@ -365,5 +351,5 @@ def _new_content(old: Row, event: Event) -> bool:
         return not event.is_dir
     if event.is_dir or old.kind != FILE:
         return event.is_dir != old.is_directory
-    version = (integer(event.file_id), stored_or_none(event.gvsn), size_of(event), integer(event.mtime_ns) or 0)
-    return version != (old.file_id, old.gvsn, old.size, old.mtime_ns)
+    _, file_id, size, gvsn, mtime_ns, _ = told
+    return size != old.size or file_id != old.file_id or gvsn != old.gvsn or mtime_ns != old.mtime_ns

@@ -55,48 +55,96 @@ def make_unfindable(db: sqlite3.Connection) -> None:
 
 
 class Stale:
-    """What the changes of one transaction make stale."""
+    """What the changes of the transaction under way make stale, and what is on the lists already.
+
+    The first change alone tells where an entry is found, so what changes again and again is appended once. Twice does
+    no harm: after a rollback, and in a new process, nothing is known of the lists.
+    """
 
     def __init__(self) -> None:
-        self._names: Final[list[tuple[int, str | None]]] = []
-        self._sizes: Final[list[tuple[int, int | None]]] = []
-        self._times: Final[list[tuple[int, int | None]]] = []
+        self._names: Final = _List(NAMES)
+        self._sizes: Final = _List(SIZES)
+        self._times: Final = _List(TIMES, "? / 1000000000")
+        self._lists: Final = (self._names, self._sizes, self._times)
 
     def add(self, row: int, old: Row | None, new: Row | None) -> None:
         """The row of this number becomes another, appears, or disappears."""
-        name = old.name if old is not None else None
-        if name != (new.name if new is not None else None):
-            self._names.append((row, name))
-        size = old.size if old is not None and old.kind == FILE else None
-        if size != (new.size if new is not None and new.kind == FILE else None):
-            self._sizes.append((row, size))
-        time = old.mtime_ns if old is not None and old.shown else None
-        if time != (new.mtime_ns if new is not None and new.shown else None):
-            self._times.append((row, time))
+        if row not in self._names.known:
+            name = old.name if old is not None else None
+            if name != (new.name if new is not None else None):
+                self._names.add(row, name)
+        if row not in self._sizes.known:
+            size = old.size if old is not None and old.kind == FILE else None
+            if size != (new.size if new is not None and new.kind == FILE else None):
+                self._sizes.add(row, size)
+        if row not in self._times.known:
+            time = old.mtime_ns if old is not None and old.kind >= FILE else None
+            if time != (new.mtime_ns if new is not None and new.kind >= FILE else None):
+                self._times.add(row, time)
 
     def write(self, db: sqlite3.Connection) -> None:
         """Appends it to the lists."""
-        db.executemany(f"INSERT INTO {NAMES.stale} (id, value) VALUES (?, ?)", self._names)
-        db.executemany(f"INSERT INTO {SIZES.stale} (id, value) VALUES (?, ?)", self._sizes)
-        db.executemany(f"INSERT INTO {TIMES.stale} (id, value) VALUES (?, ? / 1000000000)", self._times)
+        if not is_findable(db):
+            self.forget()
+            return
+        for each in self._lists:
+            each.write(db)
+
+    def merge(self, db: sqlite3.Connection) -> None:
+        """Brings the first order up to date whose list is long, inside of the caller's transaction."""
+        for each in self._lists:
+            if each.is_long(db):
+                each.merge(db)
+                return
+
+    def forget(self) -> None:
+        """The lists may hold less than is known here."""
+        for each in self._lists:
+            each.forget()
 
 
-def merge(db: sqlite3.Connection) -> None:
-    """Brings the first order up to date whose list is long, inside of the caller's transaction."""
-    order = next((each for each in _ORDERS if _length(db, each) >= _LONGEST_LIST), None)
-    if order is None:
-        return
-    # With min(), SQLite takes the other columns of the same row: the first change tells where the entry is found.
-    db.execute(
-        f"DELETE FROM {order.table} WHERE (value, id) IN (SELECT value, id FROM"
-        f" (SELECT value, id, min(seq) FROM {order.stale} GROUP BY id) WHERE value IS NOT NULL)"
-    )
-    db.execute(
-        f"INSERT INTO {order.table} SELECT {order.value}, id FROM entry"
-        f" WHERE id IN (SELECT id FROM {order.stale}) AND {order.condition} ORDER BY 1, 2"
-    )
-    db.execute(f"DELETE FROM {order.stale}")
+class _List:
+    """The list of one order.
 
+    Args:
+        given: the SQL that makes the value of what `add` is given.
 
-def _length(db: sqlite3.Connection, order: Order) -> int:
-    return int(db.execute(f"SELECT coalesce(max(seq), 0) FROM {order.stale}").fetchone()[0])
+    Attributes:
+        known: rows that are on it; of those that an earlier process put there, nothing is known.
+    """
+
+    def __init__(self, order: Order, given: str = "?") -> None:
+        self.known: Final[set[int]] = set()
+        self._order: Final = order
+        self._insert: Final = f"INSERT INTO {order.stale} (id, value) VALUES (?, {given})"
+        self._new: Final[list[tuple[int, str | int | None]]] = []
+
+    def add(self, row: int, value: str | int | None) -> None:
+        self.known.add(row)
+        self._new.append((row, value))
+
+    def write(self, db: sqlite3.Connection) -> None:
+        db.executemany(self._insert, self._new)
+        self._new.clear()
+
+    def is_long(self, db: sqlite3.Connection) -> bool:
+        length = db.execute(f"SELECT coalesce(max(seq), 0) FROM {self._order.stale}").fetchone()[0]
+        return bool(length >= _LONGEST_LIST)
+
+    def merge(self, db: sqlite3.Connection) -> None:
+        order = self._order
+        # With min(), SQLite takes the other columns of the same row: the first change tells where the entry is found.
+        db.execute(
+            f"DELETE FROM {order.table} WHERE (value, id) IN (SELECT value, id FROM"
+            f" (SELECT value, id, min(seq) FROM {order.stale} GROUP BY id) WHERE value IS NOT NULL)"
+        )
+        db.execute(
+            f"INSERT INTO {order.table} SELECT {order.value}, id FROM entry"
+            f" WHERE id IN (SELECT id FROM {order.stale}) AND {order.condition} ORDER BY 1, 2"
+        )
+        db.execute(f"DELETE FROM {order.stale}")
+        self.forget()
+
+    def forget(self) -> None:
+        self.known.clear()
+        self._new.clear()

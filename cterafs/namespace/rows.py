@@ -161,9 +161,12 @@ def size_of(event: Event) -> int:
     return 0 if event.is_dir else max(0, integer(event.size) or 0)
 
 
-def described(event: Event) -> tuple[int | None, int | None, int, Text | None, int, int]:
-    """What an event says of an object, but for its place, its name and its access list: folder_id, file_id, size, gvsn,
-    mtime_ns and ctime_ns, as columns."""
+Described = tuple[int | None, int | None, int, Text | None, int, int]
+"""What an event says of an object, but for its place, its name and its access list: folder_id, file_id, size, gvsn,
+mtime_ns and ctime_ns, as columns."""
+
+
+def described(event: Event) -> Described:
     gvsn = event.gvsn
     return (
         integer(event.folder_id),

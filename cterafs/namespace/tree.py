@@ -17,10 +17,11 @@ from cterafs.namespace.batch import Batch
 from cterafs.namespace.building import attach, build, concerns_readers, detach, folded
 from cterafs.namespace.disk import disk_errors, interruptible
 from cterafs.namespace.edit import Edit, Totals
-from cterafs.namespace.findable import make_findable, merge
+from cterafs.namespace.findable import make_findable
 from cterafs.namespace.guid import guid_key
+from cterafs.namespace.known import Known
 from cterafs.namespace.relisting import Relisting
-from cterafs.namespace.rows import COLUMNS, Acls, integer, node, read, stored, stored_or_none
+from cterafs.namespace.rows import COLUMNS, integer, node, read, stored, stored_or_none
 from cterafs.namespace.schema import (
     CLOSED,
     CLOUD_FOLDER,
@@ -69,8 +70,7 @@ class Tree:
         self.store: Final = store
         self._layout: Final[Layout] = layout
         self._shown_meanwhile: Final = shown_meanwhile
-        self._acls: Final = Acls()
-        self._directories: Final[dict[bytes, int]] = {}  # see Edit
+        self._known: Final = Known()
         self._logged = 0  # rows written since the log was last copied back
         self._staging: Staging | None = None
         self._untold: tuple[int, int, int] | None = None  # the first and last row built, and the last told of
@@ -171,7 +171,7 @@ class Tree:
         """
         self._logged = 0
         with self._editing():
-            merge(self._db)
+            self._known.stale.merge(self._db)
             self._db.execute("COMMIT")
         with disk_errors(self.store.database, "written"):
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -271,7 +271,8 @@ class Tree:
             attach(self._db, staging.path)
         first, last = staging.state("first"), staging.state("next_inode")
         with self._editing():
-            built = build(self._db, self._acls, first=first)
+            built = build(self._db, self._known.acls, first=first)
+            self._known.forget()  # what was stale is not any more
             self._count(Totals(built.files, built.directories, built.bytes, built.orphans))
             relist = self._state("relist")
             if relist != IDLE:
@@ -296,7 +297,7 @@ class Tree:
         self._clear_up()
         with self._editing():
             rows = self._db.execute(_APPEARED, (after, last, first, _APPLIED_AT_ONCE)).fetchall()
-            changes = [Change(None, node(row, self._acls.text(self._db, row.acl))) for row in map(read, rows)]
+            changes = [Change(None, node(row, self._known.acls.text(self._db, row.acl))) for row in map(read, rows)]
         self._untold = (first, last, rows[-1][0] & ROWS) if len(rows) == _APPLIED_AT_ONCE else None
         return self._batch(changes)
 
@@ -334,7 +335,7 @@ class Tree:
             try:
                 yield self._edit()
             except BaseException:
-                self._forget()
+                self._known.forget()
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
@@ -342,7 +343,7 @@ class Tree:
     def _apply(
         self, edit: Edit, keyed: Sequence[tuple[bytes, Event | None]], unanswered: Sequence[bytes]
     ) -> list[Change]:
-        parents = [e.parent_guid for _, e in keyed if e is not None and e.parent_guid]
+        parents = {e.parent_guid for _, e in keyed if e is not None and e.parent_guid}
         edit.load([*(key for key, _ in keyed), *unanswered], parents)
         edit.renumber(keyed)
         for key, event in keyed:
@@ -371,15 +372,10 @@ class Tree:
         )
 
     def _batch(self, changes: Sequence[Change]) -> Batch:
-        return Batch(self._db, self.store.database, self._forget, changes)
-
-    def _forget(self) -> None:
-        """After a rollback: what is known of the database may be untrue."""
-        self._acls.forget()
-        self._directories.clear()
+        return Batch(self._db, self.store.database, self._known.forget, changes)
 
     def _edit(self) -> Edit:
-        return Edit(self._db, self._acls, self._directories, next_id=self._state("next_id"), layout=self._layout)
+        return Edit(self._db, self._known, next_id=self._state("next_id"), layout=self._layout)
 
     def _adopt_layout(self) -> None:
         """Places the cloud folders as this mount wants them; before anyone reads, so without changes to tell."""

@@ -231,3 +231,23 @@ def test_what_changes_again_and_again_is_found_once(tmp_path: Path, monkeypatch:
         with store.held() as db:
             assert db.execute("SELECT count(*) FROM find_size").fetchone() == (1,)
             assert db.execute("SELECT count(*) FROM stale_size").fetchone()[0] < 3
+
+
+def test_what_changes_again_and_again_is_stale_once(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store, Tree(store) as tree:
+        tree.prepare([directory("r", "Docs", None), file("1", "a", "r", 1)], listing=True, complete=True).commit()
+        for size in (2, 3, 4):
+            tree.prepare([file("1", f"a{size}", "r", size, mtime=size)]).commit()
+        with store.held() as db:
+            for order in (NAMES, SIZES, TIMES):
+                assert db.execute(f"SELECT count(*) FROM {order.stale}").fetchone() == (1,)  # noqa: S608
+
+
+def test_what_was_rolled_back_is_found_when_it_changes_after_all(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store, Tree(store) as tree:
+        tree.prepare([directory("r", "Docs", None), file("1", "a", "r", 1)], listing=True, complete=True).commit()
+        tree.prepare([file("1", "a", "r", 2)]).rollback()
+        assert paths(store, Query(size=("=", 1))) == ["/Docs/a"]
+        tree.prepare([file("1", "a", "r", 3)]).commit()
+        assert paths(store, Query(size=("=", 3))) == ["/Docs/a"]
+        assert paths(store, Query(size=("=", 1))) == []

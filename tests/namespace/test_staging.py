@@ -228,6 +228,19 @@ def test_what_an_older_version_began_to_import_is_built(tmp_path: Path) -> None:
     store.close()
 
 
+def test_what_was_shown_before_an_import_was_staged_is_found_when_it_changes(tmp_path: Path) -> None:
+    """The lists of what is stale are emptied meanwhile."""
+    with Store.open(tmp_path) as store, Tree(store) as tree:
+        with contextlib.closing(store.writer()) as db:
+            make_findable(db)  # as an older version left it
+        for cursor, events in ("start", START), ("staged", [f("z", "z", "a")]):
+            tree.prepare(events, Cursor(cursor), listing=True).commit()
+        tree.prepare([], Cursor("end"), listing=True, complete=True).commit()
+        finish(tree)
+        tree.prepare([f("y", "y", "r", 2)]).commit()
+        assert [found.path for found in search(store, Query(size=("=", 2)))] == ["/Docs/y"]
+
+
 @pytest.mark.parametrize("shown_meanwhile", [True, False])
 def test_the_first_pages_are_shown_where_somebody_reads_meanwhile(tmp_path: Path, shown_meanwhile: bool) -> None:
     with Store.open(tmp_path) as store, Tree(store, shown_meanwhile=shown_meanwhile) as tree:

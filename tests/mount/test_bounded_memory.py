@@ -45,7 +45,7 @@ def snappy_frames() -> bytes:
 BOMBS: dict[str, tuple[Codec, Callable[[], bytes]]] = {
     "gzip": (Codec.GZIP, lambda: gzip.compress(bytes(BOMB))),
     "lz4": (Codec.LZ4, lambda: bytes(lz4.frame.compress(bytes(BOMB // 2)))),
-    "snappy": (Codec.SNAPPY_RAW, lambda: bytes(cramjam.snappy.compress_raw(bytes(BOMB // 8)))),
+    "snappy": (Codec.SNAPPY_RAW, lambda: bytes(cramjam.snappy.compress_raw(bytes(BOMB // 5)))),
     "snappy frames": (Codec.SNAPPY, snappy_frames),
 }
 

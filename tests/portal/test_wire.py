@@ -80,6 +80,7 @@ def test_the_required_fields_are_enough() -> None:
         ("size", 2**63 - 1, "size", 2**63 - 1),
         ("size", 2**63, "size", 2**63 - 1),
         ("size", 10**40, "size", 2**63 - 1),
+        ("size", "9" * 5000, "size", 0),
         ("id", "4999328220", "file_id", 4999328220),
         ("id", 4999328220.0, "file_id", 4999328220),
         ("id", "seven", "file_id", None),
@@ -139,9 +140,11 @@ def test_times_stand_in_for_each_other(times: dict[str, object], mtime: int | No
         REQUIRED | {"type": None},
         REQUIRED | {"type": True},
         {key: value for key, value in REQUIRED.items() if key != "guid"},
+        REQUIRED | {"name": "n" * (2**16 + 1)},
+        REQUIRED | {"guid": "g" * (2**16 + 1)},
     ],
 )
-def test_an_entry_without_identity_is_skipped_and_the_rest_kept(entry: object) -> None:
+def test_an_entry_without_a_usable_identity_is_skipped_and_the_rest_kept(entry: object) -> None:
     decoded = wire.decode_page(page(REQUIRED, entry, REQUIRED | {"guid": "other"}))
     assert [event.guid for event in decoded.events] == [GUID, "other"]
     assert decoded.skipped == 1

@@ -6,6 +6,7 @@ A block in storage is, from the outside in: 16 bytes of MD5 (some Azure containe
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import zlib
 from typing import Protocol
@@ -215,29 +216,20 @@ def _whole(source: Source, block: BlockInfo, how: Compression | None, *, encrypt
     data = readall(source, stored_limit(block.length))
     if len(data) > stored_limit(block.length):
         raise errors.BlockValidationException(block, f"it takes at least {len(data)} bytes in storage")
-    try:
-        return _expand(data, block, how)
-    except errors.BlockError:
-        if not encrypted:
-            raise
-        # With an MD5 in front, what was taken for the IV is not: CBC then yields 16 bytes of rubbish, and after
-        # them the very plaintext. So the second try needs no second decryption.
-        try:
-            return _expand(memoryview(data)[PREFIX:], block, how)
-        except errors.BlockError:
-            pass
-        raise
-
-
-def _expand(data: Buffer, block: BlockInfo, how: Compression | None) -> bytes:
+    # With an MD5 in front, what was taken for the IV is not: CBC then yields 16 bytes of rubbish, and after them the
+    # very plaintext. So the second try needs no second decryption.
+    views = [memoryview(data), memoryview(data)[PREFIX:]] if encrypted else [memoryview(data)]
+    if how is not Compression.NONE:
+        for view in views:
+            with contextlib.suppress(errors.BlockError):
+                return _decompress(view, block, how)
+    if how in (None, Compression.NONE):  # nothing looks compressed by chance, but much is as long as the plaintext
+        for view in views:
+            if len(view) == block.length:
+                return bytes(view)
     if how is Compression.NONE:
-        return _exactly(data, block)
-    try:
-        return _decompress(memoryview(data), block, how)
-    except errors.BlockError:
-        if how is None and len(data) == block.length:
-            return bytes(data)  # it was not compressed, whatever its first bytes look like
-        raise
+        raise errors.BlockValidationException(block, f"it holds {len(data)} bytes")
+    return _decompress(views[0], block, how)  # which tells what is wrong with it
 
 
 def _decompress(data: memoryview, block: BlockInfo, how: Compression | None) -> bytes:
@@ -262,9 +254,3 @@ def _unsnap(data: memoryview, block: BlockInfo) -> bytes:
         return written(claimed, functools.partial(cramjam.snappy.decompress_raw_into, data))
     except cramjam.DecompressionError as error:
         raise errors.DecompressBlockError(block, str(error)) from None
-
-
-def _exactly(plain: Buffer, block: BlockInfo) -> bytes:
-    if len(plain) != block.length:
-        raise errors.BlockValidationException(block, f"it holds {len(plain)} bytes")
-    return bytes(plain)

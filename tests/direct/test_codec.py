@@ -39,6 +39,7 @@ plains = st.one_of(
     st.integers(1, 200_000),
     st.booleans(),
 )
+@example(b"\0\0\1" * 8, "snappy", 16, bytes(16), True, 1, False)  # with what stands in front, as long as the plaintext
 def test_what_was_encoded_comes_back(
     plain: bytes, codec: str, key_size: int | None, iv: bytes, prefix: bool, step: int, sized: bool
 ) -> None:

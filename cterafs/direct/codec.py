@@ -6,7 +6,6 @@ A block in storage is, from the outside in: 16 bytes of MD5 (some Azure containe
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import zlib
 from typing import Protocol
@@ -219,17 +218,25 @@ def _whole(source: Source, block: BlockInfo, how: Compression | None, *, encrypt
     # With an MD5 in front, what was taken for the IV is not: CBC then yields 16 bytes of rubbish, and after them the
     # very plaintext. So the second try needs no second decryption.
     views = [memoryview(data), memoryview(data)[PREFIX:]] if encrypted else [memoryview(data)]
-    if how is not Compression.NONE:
-        for view in views:
-            with contextlib.suppress(errors.BlockError):
-                return _decompress(view, block, how)
-    if how in (None, Compression.NONE):  # nothing looks compressed by chance, but much is as long as the plaintext
-        for view in views:
-            if len(view) == block.length:
-                return bytes(view)
+    for view in views if how is not Compression.NONE else ():
+        plain = _tried(view, block, how)
+        if plain is not None:
+            if view is not views[0] and how is None and len(data) == block.length:
+                raise errors.BlockValidationException(block, "it can be read in two ways; no codec is named")
+            return plain
+    for view in views if how in (None, Compression.NONE) else ():
+        if len(view) == block.length:
+            return bytes(view)
     if how is Compression.NONE:
         raise errors.BlockValidationException(block, f"it holds {len(data)} bytes")
     return _decompress(views[0], block, how)  # which tells what is wrong with it
+
+
+def _tried(data: memoryview, block: BlockInfo, how: Compression | None) -> bytes | None:
+    try:
+        return _decompress(data, block, how)
+    except errors.BlockError:
+        return None
 
 
 def _decompress(data: memoryview, block: BlockInfo, how: Compression | None) -> bytes:

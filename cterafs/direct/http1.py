@@ -239,7 +239,7 @@ def _records(sock: ssl.SSLSocket, view: memoryview, patience: float) -> int:
     try:
         while filled < len(view) and (count := sock.recv_into(view[filled:])):
             filled += count
-    except ssl.SSLWantReadError:
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):  # for the latter, the next call waits
         pass
     sock.settimeout(patience)
     return filled

@@ -3,23 +3,20 @@
 import base64
 import hashlib
 import itertools
-import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
 from block_encoder import block
 from scripted_server import Exchange, ScriptedServer
+from whole_blocks import BODY, PATIENCE, PORTAL, aborted_in_the_middle, get, whole
 
 from cterafs import errors
 from cterafs.direct import http1
 from cterafs.direct import transfer as transfers
-from cterafs.direct.storage import Answer, Storage, tls_context
+from cterafs.direct.storage import Storage, tls_context
 from cterafs.direct.transfer import Aborted, Transfer
 
-BODY = bytes(range(256)) * 400
-PATIENCE = 10.0  # far longer than anything here takes
-PORTAL = "http://127.0.0.1:1"
 HEAD = b"HTTP/1.1 200 OK\r\n"
 LENGTH = b"Content-Length: %d\r\n\r\n" % len(BODY)
 LENGTH_5 = b"Content-Length: 5\r\n\r\n"
@@ -31,16 +28,6 @@ def storage() -> Iterator[Storage]:
     store = Storage(PORTAL, tls_context(True, None))
     yield store
     store.close()
-
-
-def whole(answer: Answer) -> bytes:
-    return bytes(answer.readall())
-
-
-def get(
-    storage: Storage, server: ScriptedServer, path: str = "/blocks/1?sig=secret", patience: float = PATIENCE
-) -> bytes:
-    return storage.get(server.url + path, block(len(BODY)), Transfer(patience), whole)
 
 
 def test_a_block(storage: Storage) -> None:
@@ -287,22 +274,8 @@ def test_a_trickle_is_no_progress(storage: Storage) -> None:
 
 
 def test_an_abort_from_another_thread_ends_it_at_once(storage: Storage) -> None:
-    failures: list[BaseException] = []
-    transfer = Transfer(PATIENCE)
-
-    def run() -> None:
-        try:
-            storage.get(server.url + "/", block(len(BODY)), transfer, whole)
-        except BaseException as error:
-            failures.append(error)
-
     with ScriptedServer(Exchange.hang) as server:
-        thread = threading.Thread(target=run)
-        thread.start()
-        assert server.hanging.acquire(timeout=PATIENCE)
-        transfer.abort()
-        thread.join(timeout=PATIENCE / 2)
-        assert not thread.is_alive()
+        failures = aborted_in_the_middle(storage, server)
         assert server.abandoned.acquire(timeout=PATIENCE)
     assert len(failures) == 1
 

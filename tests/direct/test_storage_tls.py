@@ -2,31 +2,18 @@
 
 import socket
 import ssl
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from block_encoder import block
 from scripted_server import Exchange, ScriptedServer
+from whole_blocks import BODY, PORTAL, aborted_in_the_middle, get
 
 from cterafs import errors
 from cterafs.demo.certificates import make_certificate
 from cterafs.direct import http1
-from cterafs.direct.storage import Answer, Storage, tls_context
+from cterafs.direct.storage import Storage, tls_context
 from cterafs.direct.transfer import Transfer
-
-BODY = bytes(range(256)) * 400
-PATIENCE = 10.0  # far longer than anything here takes
-PORTAL = "http://127.0.0.1:1"
-
-
-def whole(answer: Answer) -> bytes:
-    return bytes(answer.readall())
-
-
-def get(storage: Storage, server: ScriptedServer) -> bytes:
-    return storage.get(server.url + "/blocks/1?sig=secret", block(len(BODY)), Transfer(PATIENCE), whole)
 
 
 @pytest.fixture
@@ -91,24 +78,9 @@ def test_all_the_records_of_tls_that_have_come_are_taken_at_once(certified: tupl
 
 def test_an_abort_ends_a_tls_download(certified: tuple[ssl.SSLContext, str]) -> None:
     context, ca_file = certified
-    store = Storage(PORTAL, tls_context(True, ca_file))
-    transfer = Transfer(PATIENCE)
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            store.get(server.url + "/", block(len(BODY)), transfer, whole)
-        except errors.DownloadConnectionError as error:
-            failures.append(error)
-
     with ScriptedServer(Exchange.hang, context) as server:
-        thread = threading.Thread(target=run)
-        thread.start()
-        assert server.hanging.acquire(timeout=PATIENCE)
-        transfer.abort()
-        thread.join(timeout=PATIENCE / 2)
-        assert not thread.is_alive()
-    assert failures
+        failures = aborted_in_the_middle(Storage(PORTAL, tls_context(True, ca_file)), server)
+    assert [type(error) for error in failures] == [errors.DownloadConnectionError]
 
 
 def test_a_ca_file_that_cannot_be_used_is_a_configuration_error(tmp_path: Path) -> None:

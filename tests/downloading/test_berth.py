@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+
 from cterafs.direct.landing import Landing
 from cterafs.downloading.worker import Berthed
 from cterafs.errors import BlockInfo
@@ -20,25 +24,21 @@ def begun() -> tuple[Berthed, Landing]:
     return berthed, landing
 
 
-def test_another_attempt_leaves_what_is_in_use_and_shows_nothing_before_its_end() -> None:
-    berthed, landing = begun()
-    part = landing.part(0, 2)
+def attempted_again(berthed: Berthed, landing: Landing) -> None:
     berthed.start()[:] = b"wxyz"
-    assert landing.attempt == 2
     assert landing.part(0, 1) is None
     berthed.advance(4)
-    assert landing.part(0, 1) is None
-    assert part == b"ab"
-    berthed.verify()
-    berthed.finish()
-    assert landing.complete
-    assert landing.part(0, 4) == b"wxyz"
 
 
-def test_a_block_that_was_made_elsewhere_shows_nothing_before_its_end() -> None:
+def made_elsewhere(berthed: Berthed, landing: Landing) -> None:
+    berthed.replace(b"wxyz")
+
+
+@pytest.mark.parametrize("go_on", [attempted_again, made_elsewhere])
+def test_what_is_in_use_stays_and_nothing_else_is_shown_before_the_end(go_on: Callable[..., None]) -> None:
     berthed, landing = begun()
     part = landing.part(0, 2)
-    berthed.replace(b"wxyz")
+    go_on(berthed, landing)
     assert landing.attempt == 2
     assert landing.part(0, 1) is None
     assert part == b"ab"

@@ -357,7 +357,6 @@ async def _status(running: Running, path: Path) -> dict[str, Any]:
             "downloaded_bytes": stats.downloaded_bytes,
             "ranges": stats.ranges,
             "prefetched_blocks": stats.prefetched,
-            "filled_bytes": stats.filled_bytes,
         },
         "errors": dict(stats.errors),
         "tasks": trio.lowlevel.current_statistics().tasks_living,

@@ -16,7 +16,6 @@ class Stats:
     Attributes:
         reads: read requests answered, and `read_bytes` their bytes.
         hits: blocks that were in memory when asked for, and `misses` those that were not.
-        filled_bytes: bytes handed over before they were asked for: who reads them makes no request.
         prefetched: blocks that were asked for before anybody read them.
         downloaded_bytes: plaintext bytes that came from storage, of whole blocks and of parts.
         ranges: parts of blocks that were downloaded without the rest.
@@ -26,7 +25,6 @@ class Stats:
     opens: int = 0
     reads: int = 0
     read_bytes: int = 0
-    filled_bytes: int = 0
     hits: int = 0
     misses: int = 0
     prefetched: int = 0

@@ -8,7 +8,6 @@ loop. A row that was read in a thread can be older than a change published meanw
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -79,12 +78,6 @@ class Observer(Protocol):
     async def drained(self) -> None:
         """Returns when everything that was pushed has reached the caches."""
 
-    def fill(self, inode: Inode, offset: int, data: memoryview, /) -> bool:
-        """These bytes of a file will be read soon. False where they cannot be taken now."""
-
-    async def settled(self, inode: Inode, /) -> None:
-        """Returns when no bytes of this file are on their way into the caches."""
-
 
 class Volume:
     """A read-only filesystem over the tree and the blocks.
@@ -128,7 +121,6 @@ class Volume:
             find=self._following,
             fetch=self._contents.fetch,
         )
-        self._settling: Counter[Inode] = Counter()  # being opened, and what was cached of them is not good any more
         self._readers: dict[int, tuple[Inode, Reader]] = {}
         self._handle_numbers = itertools.count(1)
 
@@ -257,11 +249,8 @@ class Volume:
 
     # --- files ------------------------------------------------------------------------------------------------------
 
-    async def open(self, inode: Inode, *, cached: bool = True) -> tuple[int, bool]:
+    async def open(self, inode: Inode) -> tuple[int, bool]:
         """Opens a file for reading; never waits for the network.
-
-        Args:
-            cached: the frontend reads it through its cache, and so has a use for bytes that it did not ask for.
 
         Returns:
             A handle, and whether data that the frontend cached for this inode is still good.
@@ -277,18 +266,8 @@ class Volume:
         if node.is_dir:
             raise IsADirectory(f"{node.name!r} is a directory")
         source, keep = self._contents.open(node)
-        fill = None
-        if self.observer is not None:
-            if not keep or inode in self._settling:  # what is on its way may be of what it stood for before
-                keep = False
-                self._settling[inode] += 1
-                try:
-                    await self.observer.settled(inode)
-                finally:
-                    self._settling -= Counter((inode,))
-            fill = partial(self.observer.fill, inode) if cached else None
         self._walk_ahead.opened(node)
-        readahead = ReadAhead(source, self._cache, self._nursery, self._budget, self.stats, fill=fill)
+        readahead = ReadAhead(source, self._cache, self._nursery, self._budget, self.stats)
         deadline = self._options.timeout * READ_DEADLINE_FACTOR
         handle = next(self._handle_numbers)
         self._readers[handle] = (inode, Reader(source, readahead, deadline, self.stats))

@@ -17,7 +17,6 @@ import pyfuse3
 import trio
 
 from cterafs.kernel.dentries import Negatives
-from cterafs.kernel.pages import Pages
 from cterafs.model import Change, Inode, Node
 from cterafs.threads import patiently
 from cterafs.volume import Volume
@@ -93,7 +92,6 @@ class Notifier:
         self._drained = trio.Event()
         self._drained.set()
         self._stopped = False
-        self._pages = Pages()
 
     def push(self, changes: Sequence[Change]) -> None:
         """These changes are published."""
@@ -108,21 +106,8 @@ class Notifier:
         """Returns when the kernel knows all that was pushed, or has ended the connection."""
         await self._drained.wait()
 
-    def fill(self, inode: Inode, offset: int, data: memoryview) -> bool:
-        """These bytes of a file will be read soon. False where there is too much to do."""
-        return self._pages.fill(inode, offset, data)
-
-    async def settled(self, inode: Inode) -> None:
-        """Returns when no bytes of this file are on their way into the page cache."""
-        await self._pages.settled(inode)
-
     async def run(self) -> None:
         """Sends until cancelled; a batch that is being sent is finished first, since the session must outlive it."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._pages.run)
-            nursery.start_soon(self._run)
-
-    async def _run(self) -> None:
         while True:
             await self._wakeup.wait()
             self._wakeup = trio.Event()
@@ -135,7 +120,6 @@ class Notifier:
         """The connection is ending: a batch that is being sent is cut short."""
         self._stopped = True
         self._drained.set()
-        self._pages.stop()
 
     def _notifications(self, change: Change) -> Iterator[Notification]:
         old, new = change.old, change.new

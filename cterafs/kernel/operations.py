@@ -188,7 +188,7 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: InodeT, flags: int, ctx: RequestContext) -> FileInfo:
         if flags & WRITE_FLAGS:
             raise FUSEError(errno.EROFS)
-        handle, keep_cache = await self.volume.open(Inode(inode), cached=not flags & os.O_DIRECT)
+        handle, keep_cache = await self.volume.open(Inode(inode))
         return FileInfo(fh=FileHandleT(handle), keep_cache=keep_cache)
 
     @answers

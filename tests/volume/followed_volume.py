@@ -197,12 +197,6 @@ class Frontend:
     async def drained(self) -> None:
         await trio.lowlevel.checkpoint()
 
-    def fill(self, inode: Inode, offset: int, data: memoryview) -> bool:
-        return False
-
-    async def settled(self, inode: Inode) -> None:
-        await trio.lowlevel.checkpoint()
-
 
 class FollowedVolume:
     """One life of a mount's process: a volume in a state directory, and the follower that keeps it current.

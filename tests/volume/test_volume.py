@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-import trio.testing
 from played_storage import PlayedStorage
 
 from cterafs.content.cache import BlockCache

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
 # Printable ASCII stays as it is, for the signature covers it; anything else (spaces, line ends) is escaped.
@@ -27,7 +27,7 @@ class Refused(Exception):
     """A URL or an address that is not fetched; the text tells why, without the URL."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Endpoint:
     """What a connection leads to, and what it can be reused for."""
 
@@ -35,15 +35,14 @@ class Endpoint:
     host: str
     port: int
 
-    @property
+    @cached_property
     def authority(self) -> str:
         """The `Host` header: the port is left out where it is the scheme's own, as signatures expect."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS["https" if self.secure else "http"] else f"{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A URL taken apart. `path` includes the query, so it is a secret."""
 
     endpoint: Endpoint

@@ -61,6 +61,10 @@ class Checksums:
             if expected is not None and len(expected) == size:
                 self._expected.append((name, expected, digest()))
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._expected)
+
     def update(self, data: Buffer) -> None:
         for _, _, digest in self._expected:
             digest.update(data)

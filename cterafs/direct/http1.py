@@ -117,7 +117,9 @@ class Connection:
         """`sock` is connected."""
         self.sock = sock
         self.idle_since = 0.0
-        self._rest = b""  # what was received beyond the part that was wanted
+        self._rest: bytes | bytearray = b""  # what was received beyond the part that was wanted
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
         if not isinstance(sock, ssl.SSLSocket):
             # Python's own timeouts make every call two, and the interpreter's lock change hands as often; the kernel's
             # can go with MSG_WAITALL, which makes one call of many.
@@ -130,9 +132,7 @@ class Connection:
 
     def quiet(self) -> bool:
         """Whether nothing has come unasked: neither the connection's end nor bytes that no request was sent for."""
-        poll = select.poll()
-        poll.register(self.sock, select.POLLIN)
-        return not self._rest and not poll.poll(0)
+        return not self._rest and not self._poll.poll(0)
 
     def exchange(self, request: bytes, transfer: Transfer) -> Head:
         """Sends a request and reads up to the body.
@@ -198,7 +198,7 @@ class Connection:
                 transfer.count(count)
                 return count
 
-    def line(self, transfer: Transfer) -> bytes:
+    def line(self, transfer: Transfer) -> bytes | bytearray:
         """Up to the next line end, which is left out.
 
         Raises:
@@ -209,8 +209,8 @@ class Connection:
     def _head(self, transfer: Transfer) -> Head:
         return parse_head(self._until(b"\r\n\r\n", transfer))
 
-    def _until(self, end: bytes, transfer: Transfer) -> bytes:
-        buffer = bytearray(self._rest)
+    def _until(self, end: bytes, transfer: Transfer) -> bytes | bytearray:
+        buffer = self._rest
         searched = 0
         while (found := buffer.find(end, searched)) < 0:
             if len(buffer) > MAX_HEAD:
@@ -224,9 +224,12 @@ class Connection:
             if not received:
                 raise CutShort("the connection was closed before an answer")
             transfer.count(len(received))
-            buffer += received
-        self._rest = bytes(memoryview(buffer)[found + len(end) :])
-        return bytes(memoryview(buffer)[:found])
+            if isinstance(buffer, bytearray):
+                buffer += received
+            else:  # nearly always all that has to come
+                buffer = bytearray(buffer + received) if buffer else received
+        self._rest = buffer[found + len(end) :]
+        return buffer[:found]
 
 
 def _records(sock: ssl.SSLSocket, view: memoryview, patience: float) -> int:

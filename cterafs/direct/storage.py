@@ -5,15 +5,14 @@ Connections are kept alive. Nothing of the portal's (credentials, cookies) is ev
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from cachetools import TTLCache
@@ -61,33 +60,42 @@ def tls_context(verify: bool, ca_file: str | None, option: str = "ca_file") -> s
     return context
 
 
-class Answer:
+class Answer(Protocol):
     """A block as storage sends it, to be read once, to its end.
 
     Attributes:
         size: bytes in all; None where storage does not tell before the end.
     """
 
-    def __init__(self, body: Body) -> None:
-        self.size = body.size
-        self.checksums = Checksums(body.headers)
-        self._body = body
+    size: int | None
 
-    def readinto(self, view: memoryview) -> int:
+    def readinto(self, view: memoryview, /) -> int:
         """Puts what has come into `view`, waiting for at least one byte; 0 at the end."""
-        count = self._body.readinto(view)
-        self.checksums.update(view[:count])
-        return count
 
     def readall(self) -> bytes | bytearray:
         """The rest, at once."""
+
+
+class _Checked:
+    """An answer that came with checksums."""
+
+    def __init__(self, body: Body, checksums: Checksums) -> None:
+        self.size = body.size
+        self._checksums = checksums
+        self._body = body
+
+    def readinto(self, view: memoryview, /) -> int:
+        count = self._body.readinto(view)
+        self._checksums.update(view[:count])
+        return count
+
+    def readall(self) -> bytes | bytearray:
         rest = self._body.readall()
-        self.checksums.update(rest)
+        self._checksums.update(rest)
         return rest
 
 
-@dataclass(frozen=True, slots=True)
-class _Want(Generic[T]):
+class _Want(NamedTuple, Generic[T]):
     """What to do with a body of at most `limit` bytes, which is the `part` of the object, or all of it."""
 
     limit: int
@@ -95,8 +103,7 @@ class _Want(Generic[T]):
     part: Extent | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken(Generic[T]):
+class _Taken(NamedTuple, Generic[T]):
     """What was made of an answer; `wrong` names the checksum that is not the body's.
 
     Attributes:
@@ -179,12 +186,16 @@ class Storage:
         self, target: Target, block: BlockInfo, want: _Want[T], transfer: Transfer
     ) -> tuple[Head, _Taken[T] | None]:
         """The answer, wherever redirects lead."""
-        with _translated(block, f"{target.endpoint.host}: "):
+        try:
             for _ in range(1 + MAX_REDIRECTS):
                 head, taken = self._fetch(target, want, transfer)
                 if head.status not in REDIRECTS:
                     break
                 target = target.redirected(head.headers.get("location", ""))
+        except errors.BlockError:  # of the block's decoding, and an OSError like others that are met here
+            raise
+        except (OSError, MalformedAnswer, Refused) as error:
+            raise _translated(error, block, f"{target.endpoint.host}: ") from None
         return head, taken
 
     def _fetch(self, target: Target, want: _Want[T], transfer: Transfer) -> tuple[Head, _Taken[T] | None]:
@@ -219,9 +230,9 @@ class Storage:
             if head.status == (PARTIAL if part else OK):
                 total = object_size(head, part) if part else None
                 body = connection.body(head, want.limit, transfer)
-                answer = Answer(body)
-                result = want.take(answer)
-                taken = _Taken(result, answer.checksums.mismatch(), total)
+                checksums = Checksums(head.headers)
+                result = want.take(_Checked(body, checksums) if checksums else body)
+                taken = _Taken(result, checksums.mismatch(), total)
                 reusable = body.reusable
             transfer.detach()
         except BaseException:
@@ -301,24 +312,22 @@ def _failure(block: BlockInfo, head: Head) -> errors.DownloadError:
     return failure
 
 
-@contextlib.contextmanager
-def _translated(block: BlockInfo, host: str) -> Iterator[None]:
+def _translated(error: OSError | MalformedAnswer | Refused, block: BlockInfo, host: str) -> errors.BlockError:
     """The one map from what a connection raises to the errors of a block. None of the texts has a URL in it."""
-    try:
-        yield
-    except errors.BlockError:  # of the block's decoding, and an OSError like those below
-        raise
-    except Oversized as error:
-        raise errors.BlockValidationException(block, host + str(error)) from None
-    except CutShort as error:
-        raise errors.DownloadConnectionError(block, host + str(error)) from None
-    except Refused as error:
-        raise errors.StorageRefusedError(block, str(error)) from None
-    except MalformedAnswer as error:
-        raise errors.DownloadError(block, host + str(error)) from None
-    except TimeoutError:
-        raise errors.DownloadTimeout(block, f"{host}no progress") from None
-    except ssl.SSLCertVerificationError as error:
-        raise errors.StorageUntrustedError(block, host + error.verify_message) from None
-    except OSError as error:  # the resolver's and TLS's are OSErrors as well
-        raise errors.DownloadConnectionError(block, host + (error.strerror or str(error))) from None
+    translated: errors.BlockError
+    match error:
+        case Oversized():
+            translated = errors.BlockValidationException(block, host + str(error))
+        case CutShort():
+            translated = errors.DownloadConnectionError(block, host + str(error))
+        case Refused():
+            translated = errors.StorageRefusedError(block, str(error))
+        case MalformedAnswer():
+            translated = errors.DownloadError(block, host + str(error))
+        case TimeoutError():
+            translated = errors.DownloadTimeout(block, f"{host}no progress")
+        case ssl.SSLCertVerificationError():
+            translated = errors.StorageUntrustedError(block, host + error.verify_message)
+        case _:  # the resolver's and TLS's are OSErrors as well
+            translated = errors.DownloadConnectionError(block, host + (error.strerror or str(error)))
+    return translated

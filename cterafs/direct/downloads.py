@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -32,6 +33,8 @@ T = TypeVar("T")
 THREADS = 256
 """Downloads at most, those included that hang and so have no slot."""
 REPEATABLE = frozenset({408, 429})
+TURN = 4 << 20
+"""Bytes after which a thread makes room where others wait for a slot: a job can have four times as many."""
 NOBODY = contextlib.nullcontext()
 """A crew that need not be known."""
 
@@ -88,30 +91,24 @@ class Downloads:
         landings: Sequence[Landing],
         crew: AbstractContextManager[object] = NOBODY,
     ) -> None:
-        """Fetches blocks of one list into their landings, one after the other; those that are `dropped` are left out.
+        """Fetches blocks of one list into their landings, in their order; those that are `dropped` are left out.
 
-        Where one hangs, those behind it are dropped, so that somebody else can fetch them.
+        One after the other, or where storage takes its time to answer, several at once. Where one hangs, those that
+        nobody is at yet are dropped, so that somebody else can fetch them.
 
         Args:
             crew: entered by each thread that works on them; one that was given up may be there for longer than this.
 
         Raises:
-            errors.BlockError: after the retries, for the first that cannot be had; not retried is a `DownloadError`
-                whose `status` says that it is of no use. Those behind it were not tried.
+            errors.BlockError: after the retries, for one that cannot be had; not retried is a `DownloadError` whose
+                `status` says that it is of no use. The others are given up.
         """
-        patience = Patience(self._timeout)
-        while pending := [landing for landing in landings if landing.pending]:
-            try:
-                await self._attempt(
-                    functools.partial(self._download, block_map, pending, crew),
-                    functools.partial(_first_incomplete, pending),
-                    patience,
-                    hung=functools.partial(_drop_behind_the_first, pending),
-                )
-            except errors.BlockError as error:
-                if pending[0].complete:
-                    patience = Patience(self._timeout)  # another block, another patience
-                await _after(error, patience)
+        while pile := deque(landing for landing in landings if landing.pending):
+            hands = [_Hand(pile) for _ in range(min(len(pile), self._pace.hands))]
+            if len(hands) == 1:
+                await self._work(block_map, hands[0], crew)
+            else:
+                await self._work_together(block_map, hands, crew)
 
     async def fetch_part(self, block_map: BlockMap, chunk: Chunk, extent: Extent) -> bytes | None:
         """The bytes `extent` of the file, which lie in one block of a file that is not compressed, without the rest.
@@ -134,6 +131,37 @@ class Downloads:
             try:
                 return await self._attempt(download, lambda: block, patience)
             except errors.BlockError as error:
+                await _after(error, patience)
+
+    async def _work_together(
+        self, block_map: BlockMap, hands: Sequence[_Hand], crew: AbstractContextManager[object]
+    ) -> None:
+        failures: list[Exception] = []
+
+        async def work(hand: _Hand) -> None:
+            try:
+                await self._work(block_map, hand, crew)
+            except Exception as error:  # raised below: not in a group, and only the first
+                failures.append(error)
+                group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            for hand in hands:
+                group.start_soon(work, hand)
+        if failures:
+            raise failures[0]
+
+    async def _work(self, block_map: BlockMap, hand: _Hand, crew: AbstractContextManager[object]) -> None:
+        """Until nothing is left, in as many trips to a thread as it takes."""
+        patience = Patience(self._timeout)
+        while first := hand.take():
+            try:
+                await self._attempt(
+                    functools.partial(self._download, block_map, hand, crew), hand.at, patience, hung=hand.drop_the_rest
+                )
+            except errors.BlockError as error:
+                if hand.take() is not first:
+                    patience = Patience(self._timeout)  # another block, another patience
                 await _after(error, patience)
 
     async def _attempt(
@@ -161,14 +189,17 @@ class Downloads:
     def _download(
         self,
         block_map: BlockMap,
-        landings: Sequence[Landing],
+        hand: _Hand,
         crew: AbstractContextManager[object],
         transfer: Transfer,
     ) -> None:
+        filled = 0
         with crew:
-            for landing in landings:
-                if not landing.dropped:
-                    self._fill(block_map, landing, transfer)
+            while landing := transfer.unless_aborted(hand.take):
+                self._fill(block_map, landing, transfer)
+                filled += landing.block.length
+                if filled >= TURN and self._slots.wanted:
+                    return
 
     def _fill(self, block_map: BlockMap, landing: Landing, transfer: Transfer) -> None:
         began = time.thread_time()
@@ -192,11 +223,28 @@ async def _after(error: errors.BlockError, patience: Patience) -> None:
     await patience.after(error)
 
 
-def _first_incomplete(landings: Sequence[Landing]) -> BlockInfo:
-    return next((landing for landing in landings if not landing.complete), landings[-1]).block
+class _Hand:
+    """One of those that work on a job, and what it is at. Its threads follow one after the other."""
 
+    def __init__(self, pile: deque[Landing]) -> None:
+        """`pile`: what no hand is at yet; there is something. Shared by all that work on the job."""
+        self._pile = pile
+        self._current = pile.popleft()
 
-def _drop_behind_the_first(landings: Sequence[Landing]) -> None:
-    """One of them hangs: who wants the others shall not wait for it."""
-    for landing in [landing for landing in landings if not landing.complete][1:]:
-        landing.drop()
+    def at(self) -> BlockInfo:
+        """The block that it took last."""
+        return self._current.block
+
+    def take(self) -> Landing | None:
+        """What it is at, if that is not done; otherwise the next."""
+        while not self._current.pending:
+            try:
+                self._current = self._pile.popleft()
+            except IndexError:
+                return None
+        return self._current
+
+    def drop_the_rest(self) -> None:
+        """It hangs: who wants what nobody is at shall not wait for it."""
+        while self._pile:
+            self._pile.popleft().drop()

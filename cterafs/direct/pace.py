@@ -39,3 +39,9 @@ class Pace:
         if len(self._waits) < NEAR:
             return self._most
         return min(self._most, NEAR + int(min(self._waits) / max(self._work, 1e-6)))
+
+    @property
+    def hands(self) -> int:
+        """Of these, as many as should work on one job. Where storage is near it is one: other jobs are under way, and
+        each trip to a thread costs as much as several small blocks."""
+        return max(1, self.useful // 2)

@@ -149,7 +149,8 @@ class RemoteFile:
             errors.DirectIOAPIError, errors.DecryptKeyError: the list cannot be had.
             errors.VersionChangedError: also where storage does not know the block any more.
         """
-        refused = -1
+        refused: set[int] = set()
+        stuck = -1  # as many were left when the list was renewed last
         while pending := [landing for landing in landings if landing.pending]:
             window = await self._window(pending[0].block.offset)
             run = [landing for landing in pending if window.holds(landing.block.offset)]
@@ -157,8 +158,12 @@ class RemoteFile:
             try:
                 await self._client.land(window.map.of(chunks), run)
             except errors.DownloadError as error:
-                await self._renewed_upon(error, window, refused)
-                refused = error.block.offset
+                left = sum(landing.pending for landing in landings)
+                # with the list as it is now, where none was had since it was renewed, whichever was asked for first
+                again = left == stuck or error.block.offset in refused
+                await self._renewed_upon(error, window, again=again)
+                refused.add(error.block.offset)
+                stuck = left
 
     async def read_part(self, chunk: Chunk, extent: Extent) -> bytes | None:
         """The bytes `extent` of the file, which lie in `chunk`, without the rest of that block.
@@ -169,7 +174,7 @@ class RemoteFile:
         Raises:
             as `land` does.
         """
-        refused = -1
+        again = False
         while True:
             window = await self._window(chunk.extent.start)
             if window.map.compression is not Compression.NONE:
@@ -177,8 +182,8 @@ class RemoteFile:
             try:
                 return await self._client.fetch_part(window.map, self._present(window, chunk.extent), extent)
             except errors.DownloadError as error:
-                await self._renewed_upon(error, window, refused)
-                refused = error.block.offset
+                await self._renewed_upon(error, window, again=again)
+                again = True
 
     def _present(self, window: _Window, extent: Extent) -> Chunk:
         """The block as the list has it now."""
@@ -187,11 +192,11 @@ class RemoteFile:
             self._fail("its blocks are cut differently")
         return found[0]
 
-    async def _renewed_upon(self, error: errors.DownloadError, window: _Window, refused: int) -> None:
-        """Renews the list if storage refused a block by its URL, and not for the second time: that was `refused`."""
+    async def _renewed_upon(self, error: errors.DownloadError, window: _Window, *, again: bool) -> None:
+        """Renews the list if storage refused a block by its URL, and not `again`, with a list that was just renewed."""
         if error.status not in (EXPIRED, GONE):
             raise error
-        if error.block.offset == refused:
+        if again:
             if error.status == GONE:
                 self._fail("storage has the block no longer")
             raise error

@@ -66,6 +66,11 @@ class Slots:
         if download.scope.cancelled_caught:
             raise TimeoutError("stuck")
 
+    @property
+    def wanted(self) -> bool:
+        """Somebody waits for one."""
+        return bool(self._waiting)
+
     async def _acquire(self) -> None:
         if not self._waiting and self._running < self._limit():
             self._running += 1

@@ -6,6 +6,10 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 PROGRESS = 4096
 """Bytes that count as getting on. Fewer, however often, do not: a server that sends a byte a second hangs."""
@@ -42,6 +46,17 @@ class Transfer:
     def idle(self) -> float:
         """Seconds since it last got on."""
         return time.monotonic() - self._since
+
+    def unless_aborted(self, take: Callable[[], T]) -> T:
+        """What `take` takes. An abort comes before that or after it.
+
+        Raises:
+            Aborted
+        """
+        with self._lock:
+            if self._aborted:
+                raise Aborted
+            return take()
 
     def attach(self, connection: socket.socket) -> None:
         """Takes a socket into use; `abort` will shut it down.

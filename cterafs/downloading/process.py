@@ -52,8 +52,11 @@ worker.main(int(sys.argv[1]), int(sys.argv[2]))
 RESTART = 5.0
 """Seconds until another process is started in the place of one that ended."""
 
-LONGEST_JOB = 32
-"""Landings: as much as surely fits into a packet, with URLs of 4 KiB."""
+LONGEST_JOB = 64
+"""Landings at most: 16 MiB of blocks of 256 KiB."""
+
+BESIDES = 512
+"""Bytes of a packet that a landing takes besides its URL, and more than that."""
 
 ENDING = 2.0
 """Seconds that it may take to end by itself."""
@@ -127,8 +130,10 @@ class DownloadProcess:
         Raises:
             errors.BlockError
         """
-        for first in range(0, len(landings), LONGEST_JOB):
-            last = first + LONGEST_JOB
+        longest_url = max((len(chunk.url) for chunk in block_map.chunks), default=0)
+        longest = max(1, min(LONGEST_JOB, PACKET // (longest_url + BESIDES)))
+        for first in range(0, len(landings), longest):
+            last = first + longest
             if not await self._land(block_map.of(block_map.chunks[first:last]), landings[first:last]):
                 return False
         return True

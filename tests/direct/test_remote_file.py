@@ -2,71 +2,21 @@
 
 import dataclasses
 import math
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import anyio
 import pytest
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
+from listing_portal import Portal
 
 from cterafs import errors
 from cterafs.direct import RemoteFile
 from cterafs.direct import remote as remotes
 from cterafs.direct.landing import Landing
-from cterafs.model import BlockMap, Chunk, Compression, Extent
+from cterafs.model import BlockMap, Extent
 
 pytestmark = pytest.mark.anyio
-
-
-class Portal:
-    """A file of `size` bytes in blocks of 10, whose URLs carry a signature that counts up with each list."""
-
-    def __init__(self, tasks: TaskGroup, size: int) -> None:
-        self.tasks = tasks
-        self.size = size
-        self.content = "v1"
-        self.signature = 0
-        self.valid_from = 0
-        self.status: int | None = None
-        self.asked: list[Extent | None] = []
-        self.fetched: Counter[int] = Counter()
-        self.query = ""
-        self.before_list: Callable[[], Awaitable[object]] = checkpoint
-        self.before_fetch: Callable[[int], Awaitable[object]] = lambda start: checkpoint()
-        self.short_by = 0  # bytes at the end of a range that the portal leaves out
-
-    async def block_map(self, file_id: int, extent: Extent | None = None) -> BlockMap:
-        self.asked.append(extent)
-        await self.before_list()
-        self.signature += 1
-        wanted = extent or Extent(0, self.size)
-        first = wanted.start // 10 * 10
-        chunks = tuple(
-            Chunk(
-                Extent(start, min(start + 10, self.size)),
-                f"https://s{self.signature}/blocks/{start}-{self.content}?n={self.signature}{self.query}",
-            )
-            for start in range(first, min(max(wanted.stop - self.short_by, first + 1), self.size), 10)
-        )
-        return BlockMap(file_id, self.size, chunks, None, Compression.NONE)
-
-    async def land(self, block_map: BlockMap, landings: Sequence[Landing]) -> None:
-        for landing in landings:
-            [chunk] = block_map.span(landing.extent)
-            landing.replace(await self._fetch(chunk))
-            landing.finish()
-
-    async def _fetch(self, chunk: Chunk) -> bytes:
-        self.fetched[chunk.extent.start] += 1
-        await self.before_fetch(chunk.extent.start)
-        block = errors.BlockInfo(7, None, chunk.extent.start, len(chunk.extent))
-        if self.status:
-            raise errors.DownloadError(block, f"HTTP {self.status}", self.status)
-        if int(chunk.url.partition("n=")[2].partition("&")[0]) < self.valid_from:
-            raise errors.DownloadError(block, "HTTP 403", 403)
-        return b"x" * len(chunk.extent)
 
 
 class Stubborn:
@@ -269,6 +219,42 @@ async def test_urls_that_are_refused_after_a_renewal_are_an_error() -> None:
         assert (len(portal.asked), portal.fetched[0]) == (2, 2)
         portal.valid_from = 0
         assert await file.read(chunk)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_whichever_block_is_refused_first_after_a_renewal_that_is_the_end(status: int) -> None:
+    """Several are asked for at once, so it need not be the one that was refused first before."""
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 100)
+        file = RemoteFile(portal, 7, 100)
+        landings = [Landing(errors.BlockInfo(7, None, start, 10)) for start in range(0, 100, 10)]
+        refused = iter((30, 10, 50, 70))
+
+        async def land(block_map: BlockMap, landings: Sequence[Landing]) -> None:
+            raise errors.DownloadError(errors.BlockInfo(7, None, next(refused), 10), f"HTTP {status}", status)
+
+        portal.land = land  # type: ignore[method-assign]
+        with pytest.raises(errors.DownloadError if status == 403 else errors.VersionChangedError):
+            await file.land(landings)
+        assert len(portal.asked) == 2
+
+
+async def test_as_long_as_blocks_come_refused_urls_are_renewed_but_once_for_each_block() -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 40)
+        file = RemoteFile(portal, 7, 40)
+        landings = [Landing(errors.BlockInfo(7, None, start, 10)) for start in range(0, 40, 10)]
+
+        async def land(block_map: BlockMap, landings: Sequence[Landing]) -> None:
+            """The last comes, and the first is refused."""
+            landings[-1].replace(b"x" * 10)
+            landings[-1].finish()
+            raise errors.DownloadError(landings[0].block, "HTTP 403", 403)
+
+        portal.land = land  # type: ignore[method-assign]
+        with pytest.raises(errors.DownloadError):
+            await file.land(landings)
+        assert len(portal.asked) == 2
 
 
 @pytest.mark.parametrize("change", ["size", "path", "cut"])

@@ -22,17 +22,17 @@ def store() -> Iterator[Store]:
         yield store
 
 
-Running = Callable[[], AbstractAsyncContextManager[DownloadProcess]]
+Running = Callable[..., AbstractAsyncContextManager[DownloadProcess]]
 
 
 @pytest.fixture
 def running(store: Store) -> Running:
-    """A process that is ready, for as long as the context lasts."""
+    """A process that is ready, for as long as the context lasts. With one worker, blocks come one after the other."""
 
     @asynccontextmanager
-    async def run() -> AsyncIterator[DownloadProcess]:
+    async def run(workers: int = 4) -> AsyncIterator[DownloadProcess]:
         settings = Settings(
-            portal_url="http://127.0.0.1", hosts=(), verify_tls=True, ca_file=None, workers=4, timeout=20.0
+            portal_url="http://127.0.0.1", hosts=(), verify_tls=True, ca_file=None, workers=workers, timeout=20.0
         )
         arena = Arena.create(64 << 20)
         process = DownloadProcess(arena, settings)

@@ -30,7 +30,7 @@ from cterafs.model import BlockMap, Chunk, Compression, Extent
 SIZE = 300_000
 PATIENCE = 60.0
 
-Running = Callable[[], AbstractAsyncContextManager[DownloadProcess]]
+Running = Callable[..., AbstractAsyncContextManager[DownloadProcess]]
 
 
 def block(number: int) -> bytes:
@@ -183,7 +183,7 @@ async def test_what_a_killed_process_leaves_is_fetched_here(store: Store, runnin
 
     store.script = second_hangs
     source, landings = listed(store, 3)
-    async with running() as process:
+    async with running(workers=1) as process:
         results: list[bool] = []
 
         async def land() -> None:
@@ -307,7 +307,7 @@ async def test_blocks_behind_one_that_hangs_are_dropped(store: Store, running: R
     source, landings = listed(store, 2)
     dropped = trio.Event()
     landings[1].tell = dropped.set
-    async with running() as process, trio.open_nursery() as nursery:
+    async with running(workers=1) as process, trio.open_nursery() as nursery:
         nursery.start_soon(process.land, source, landings)
         with trio.fail_after(PATIENCE):
             await dropped.wait()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cterafs import errors
-    from cterafs.direct import DirectIO
+    from cterafs.direct.client import DirectIO
     from cterafs.model import ByteRange
     from cterafs.portal import EventQueue, Portal
 
@@ -21,7 +21,7 @@ __version__ = "0.1.0.dev0"
 
 _HOMES = {
     "ByteRange": "cterafs.model",
-    "DirectIO": "cterafs.direct",
+    "DirectIO": "cterafs.direct.client",
     "EventQueue": "cterafs.portal",
     "Portal": "cterafs.portal",
 }

@@ -28,8 +28,7 @@ from cterafs.content.cache import DISK_PATIENCE, BlockCache
 from cterafs.content.disk import PENDING, DiskCache
 from cterafs.content.fill import DiskFill
 from cterafs.content.memory import BlockMemory
-from cterafs.direct import RemoteFile
-from cterafs.direct.remote import BlockSource
+from cterafs.direct.remote import BlockSource, RemoteFile
 from cterafs.downloading.process import DownloadedApart, DownloadProcess, download_process
 from cterafs.errors import (
     AuthenticationError,

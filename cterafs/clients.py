@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cterafs.config import Config, DirectCredentials, PortalCredentials, Secret
-from cterafs.direct import DirectIO
+from cterafs.direct.client import DirectIO
 from cterafs.downloading.messages import Settings
 from cterafs.portal import Portal
 

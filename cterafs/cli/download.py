@@ -12,8 +12,10 @@ from anyio import to_thread
 
 from cterafs.cli.partial import Partial, block_digest
 from cterafs.cli.progress import Progress
-from cterafs.direct import DirectIO, RemoteFile, Streamer
+from cterafs.direct.client import DirectIO
 from cterafs.direct.presigned import stable_path
+from cterafs.direct.remote import RemoteFile
+from cterafs.direct.streamer import Streamer
 from cterafs.errors import ConfigError
 from cterafs.model import ByteRange, Chunk, Extent
 

@@ -17,7 +17,7 @@ from operator import itemgetter
 import msgspec
 import trio
 
-from cterafs.direct import DirectIO
+from cterafs.direct.client import DirectIO
 from cterafs.direct.landing import Landing
 from cterafs.downloading.arena import STATES, Arena, Full, Segments
 from cterafs.downloading.messages import (

@@ -17,7 +17,7 @@ from cterafs.cli.download import download
 from cterafs.cli.partial import Partial
 from cterafs.demo.encoder import Encoding
 from cterafs.demo.server import EmbeddedPortal
-from cterafs.direct import DirectIO
+from cterafs.direct.client import DirectIO
 from cterafs.model import ByteRange, Cursor, Event
 from cterafs.namespace.store import Store
 from cterafs.namespace.tree import Tree

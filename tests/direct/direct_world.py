@@ -8,7 +8,7 @@ from typing import Any
 from block_encoder import compress, encrypt, wrap
 from scripted_server import Exchange, ScriptedServer
 
-from cterafs.direct import DirectIO
+from cterafs.direct.client import DirectIO
 from cterafs.model import ByteRange
 
 KEY = bytes(range(32))

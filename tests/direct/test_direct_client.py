@@ -14,8 +14,9 @@ from direct_world import ACCESS, KEY, SECRET, World, always, once, read, status,
 from scripted_server import Exchange
 
 from cterafs import errors
-from cterafs.direct import DirectIO, slots
 from cterafs.direct import retry as retries
+from cterafs.direct import slots
+from cterafs.direct.client import DirectIO
 from cterafs.model import BlockMap, ByteRange, Chunk, Compression, Extent
 
 pytestmark = pytest.mark.anyio

@@ -9,8 +9,9 @@ import pytest
 from cterafs import errors
 from cterafs.demo.encoder import Codec, Encoding
 from cterafs.demo.server import EmbeddedPortal
-from cterafs.direct import DirectIO, RemoteFile
 from cterafs.direct import remote as remotes
+from cterafs.direct.client import DirectIO
+from cterafs.direct.remote import RemoteFile
 from cterafs.model import ByteRange, Extent
 
 pytestmark = pytest.mark.anyio

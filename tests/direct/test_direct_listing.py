@@ -14,8 +14,8 @@ from direct_world import KEY, SECRET, SIZE, World, always, once, read, status
 from scripted_server import Exchange
 
 from cterafs import errors
-from cterafs.direct import DirectIO
 from cterafs.direct import retry as retries
+from cterafs.direct.client import DirectIO
 from cterafs.model import Extent
 
 pytestmark = pytest.mark.anyio

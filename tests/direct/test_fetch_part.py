@@ -11,8 +11,8 @@ from direct_world import KEY, SECRET, SIZE, World, always, once, status
 from scripted_server import Exchange
 
 from cterafs import errors
-from cterafs.direct import RemoteFile
 from cterafs.direct import retry as retries
+from cterafs.direct.remote import RemoteFile
 from cterafs.model import Extent
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,8 @@ from direct_world import SIZE, World, status
 from scripted_server import Exchange
 
 from cterafs import errors
-from cterafs.direct import DirectIO, downloads, slots
+from cterafs.direct import downloads, slots
+from cterafs.direct.client import DirectIO
 from cterafs.direct.landing import Landing
 from cterafs.errors import BlockInfo
 from cterafs.model import BlockMap

@@ -11,9 +11,9 @@ from anyio.lowlevel import checkpoint
 from listing_portal import Portal
 
 from cterafs import errors
-from cterafs.direct import RemoteFile
 from cterafs.direct import remote as remotes
 from cterafs.direct.landing import Landing
+from cterafs.direct.remote import RemoteFile
 from cterafs.model import BlockMap, Extent
 
 pytestmark = pytest.mark.anyio

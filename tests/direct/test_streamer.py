@@ -7,7 +7,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from cterafs import errors
-from cterafs.direct import Streamer
+from cterafs.direct.streamer import Streamer
 from cterafs.model import Chunk, Extent
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,7 @@ BODY = bytes(range(256)) * 400
 
 
 def test_nothing_is_made_of_what_comes_after_an_abort(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "MOST", 100)
+    monkeypatch.setattr(http1, "LEAST", 100)
     transfer = Transfer(10.0)
     later: list[int] = []
 

@@ -266,7 +266,7 @@ def test_a_trickle_is_no_progress(storage: Storage) -> None:
 
     with pytest.MonkeyPatch.context() as patch, ScriptedServer(script) as server:
         patch.setattr(transfers, "PROGRESS", len(BODY) + 1000)
-        patch.setattr(http1, "MOST", 100)
+        patch.setattr(http1, "LEAST", 100)
         clock = itertools.count()
         patch.setattr(transfers, "time", SimpleNamespace(monotonic=lambda: next(clock) / 100))
         with pytest.raises(errors.DownloadTimeout):

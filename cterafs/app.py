@@ -67,6 +67,10 @@ CURRENT_INTERVAL = 30.0
 PENDING_SHARE = 8
 """Blocks that wait to be written to the disk are at most this part of what the memory may hold beside them."""
 
+DOWNLOADS_PATIENCE = 1.0
+"""Seconds that a mount waits for the process that downloads, which takes 0.2 to 0.3: who reads at once would wait
+for the same processors. Without it, the mount downloads by itself."""
+
 PROGRESS_INTERVAL = 0.2
 """Seconds between two looks at the import."""
 
@@ -274,6 +278,9 @@ async def mount(
         nursery.start_soon(running.follower.run)
         if wait:
             await _imported(running.follower, progress)
+        if running.downloads is not None:
+            with trio.move_on_after(DOWNLOADS_PATIENCE):
+                await running.downloads.ready.wait()
         operations = Operations(running.volume, _presentation(config))
         notifier = Notifier(running.volume, operations.negatives)
         running.volume.observer = notifier

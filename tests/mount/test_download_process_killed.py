@@ -50,6 +50,11 @@ def test_reads_go_on_without_it(portal: EmbeddedPortal, mount: Mount, path: Path
     assert mount.download_pid(other_than=pid)
 
 
+def test_it_is_there_when_the_mount_answers(mount: Mount, path: Path) -> None:
+    mount.start()
+    assert mount.status()["download_pid"]
+
+
 def test_it_ends_with_the_mount(mount: Mount, path: Path) -> None:
     mount.start()
     pid = mount.download_pid()

@@ -68,16 +68,18 @@ class ReadAhead:
             Whether the read is a random one, so that no more than its bytes are of use (see `window.Advice`).
         """
         pattern, size = self._pattern, self._source.size
-        if self._came_too_early(chunks, here):
+        lost = self._came_too_early(chunks, here)
+        if lost:
             pattern.lost(read, size)
         pattern.maximum = self._budget.share(self, self._file)
         if self._cache.memory.contended:
             pattern.shrink()
             pattern.maximum = 0
         advice = pattern.observe(read, size)
-        for prefetch in self._prefetches:
-            if not pattern.wants(prefetch.wanted, size):
-                prefetch.scope.cancel()
+        if lost or not advice.expected:
+            for prefetch in self._prefetches:
+                if not pattern.wants(prefetch.wanted, size):
+                    prefetch.scope.cancel()
         if len(advice.passed) and self._budget.short:  # the kernel has its pages
             self._source.drop(advice.passed)
         for wanted in advice.extents:

@@ -88,11 +88,13 @@ class Advice(msgspec.Struct, frozen=True, gc=False):
             counts as random only if it has at most 512 KiB, at the file's beginning only if it has less than 16 KiB,
             and never in a file of at most 1 MiB.
         passed: the bytes that a steady stream has left behind since it was last said.
+        expected: the read went on where its stream was, so what was announced before is wanted as it was.
     """
 
     extents: tuple[Extent, ...]
     random: bool
     passed: Extent = NOTHING
+    expected: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -238,16 +240,19 @@ class AccessPattern:
         if stream is None:
             return self._begin(read, size)
         self._scattered = 0
-        self._streams.remove(stream)
-        self._streams.insert(0, stream)
+        if stream is not self._streams[0]:
+            self._streams.remove(stream)
+            self._streams.insert(0, stream)
+        local = stream.local(read, size)
+        expected = local.start == stream.position and not stream.step
         stream.turn = self._turn
         stream.loyal |= stream.left
         stream.left = False
-        stream.follow(stream.local(read, size))
+        stream.follow(local)
         if stream.below >= TURN:
             stream.turn_round(size)
         passed = stream.local(stream.leave_behind(), size)
-        return Advice(self._announced(stream, size), random=False, passed=passed)
+        return Advice(self._announced(stream, size), random=False, passed=passed, expected=expected)
 
     def wants(self, extent: Extent, size: int) -> bool:
         """Whether a stream will come to these bytes if it goes on as it does."""

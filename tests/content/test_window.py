@@ -311,3 +311,32 @@ def test_a_maximum_of_zero_turns_read_ahead_off_and_still_tells_what_is_random()
     pattern = AccessPattern(0)
     assert observe(pattern, *range(0, 10 * MIB, READ)) == []
     assert [advice.random for advice in advices(pattern, 10 * MIB, 500 * MIB)] == [False, True]
+
+
+# --- what is wanted still ---------------------------------------------------------------------------------------------
+
+
+def test_a_read_where_its_stream_was_makes_nothing_unwanted_that_lies_ahead() -> None:
+    """So who fetches need not ask after each of those. Random walks: on, back, elsewhere, and by steps."""
+    source = random.Random(7)
+    expected = 0
+    for _ in range(60):
+        pattern, offset, announced = AccessPattern(MAXIMUM), 0, set[Extent]()
+        for _ in range(200):
+            step = source.choice([0] * 12 + [-READ, READ, 3 * MIB, source.randrange(SIZE // READ) * READ - offset])
+            offset = min(max(0, offset + step), SIZE - READ)
+            read = Extent(offset, offset + READ)
+            wanted = {extent for extent in announced if pattern.wants(extent, SIZE)}
+            [advice] = advices(pattern, offset)
+            if advice.expected:
+                expected += 1
+                ahead = {extent for extent in wanted if extent.stop > read.stop and extent.start >= read.start}
+                assert all(pattern.wants(extent, SIZE) for extent in ahead)
+            announced = wanted | set(advice.extents)
+            offset += READ
+    assert expected > 1000
+
+
+def test_a_read_elsewhere_is_not_expected() -> None:
+    [*_, on, back, elsewhere] = advices(AccessPattern(MAXIMUM), *range(0, 10 * READ, READ), 8 * READ, 500 * MIB)
+    assert [on.expected, back.expected, elsewhere.expected] == [True, False, False]

@@ -108,6 +108,7 @@ class Contents:
         if content.handles:
             return False
         del self._open[inode]
+        content.source.rest()  # what it weighs is looked at now, and only now
         if not superseded:
             if content.weight() <= IDLE:
                 self._idle[inode] = content

@@ -42,8 +42,11 @@ class Remote(Protocol):
     def known(self, extent: Extent) -> Sequence[Chunk]:
         """The same, if all of them can be told at once; otherwise none."""
 
+    def rest(self) -> None:
+        """Nobody has it open any more: lists that are still to come are not kept, unless it is read again."""
+
     async def land(self, landings: Sequence[Landing]) -> None:
-        """Fetches blocks, one after the other."""
+        """Fetches blocks, in their order."""
 
     async def read(self, chunk: Chunk) -> Plain:
         """The plaintext of one of them."""
@@ -165,6 +168,10 @@ class BlockSource:
     def listed(self) -> int:
         """Blocks whose places are in memory."""
         return self._remote.listed + (len(self._stored.chunks) if self._stored is not None else 0)
+
+    def rest(self) -> None:
+        """Nobody has the file open any more."""
+        self._remote.rest()
 
     def cached(self, chunk: Chunk) -> bool:
         """In memory, or on its way."""

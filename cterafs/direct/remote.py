@@ -87,6 +87,7 @@ class RemoteFile:
         )  # of every list ever seen: what remains when its window is dropped
         self._flights: dict[Ask, Flight[_Window]] = {}
         self._changed: str | None = None
+        self._resting = False
 
     @property
     def size(self) -> int | None:
@@ -119,6 +120,10 @@ class RemoteFile:
             found = (*found, *part) if found else part
             position = part[-1].extent.stop
         return found
+
+    def rest(self) -> None:
+        """Nobody reads it any more: lists that are still to come are not kept, unless somebody reads it again."""
+        self._resting = True
 
     def walk(self, extent: Extent) -> Walk:
         """The same blocks, as an asynchronous iterator that fetches lists on the way."""
@@ -207,6 +212,7 @@ class RemoteFile:
 
     async def _window(self, position: int) -> _Window:
         """The list that has the block of the byte at `position`, which the file has."""
+        self._resting = False
         self._raise_changed()
         for window in reversed(self._windows.values()):
             if window.holds(position):
@@ -271,9 +277,12 @@ class RemoteFile:
         self._verify(ask, block_map)
         seconds = lifetime(block_map.chunks[0].url, time.time()) if block_map.chunks else None
         renew_at = time.monotonic() + seconds - RENEW_AHEAD if seconds is not None else float("inf")
+        window = _Window(ask, block_map, renew_at, block_map.extent)
+        if self._resting:
+            return window
         if ask is None:
             self._windows.clear()  # of parts, which it holds as well
-        window = self._windows[ask] = _Window(ask, block_map, renew_at, block_map.extent)
+        self._windows[ask] = window
         self._windows.move_to_end(ask)
         if len(self._windows) > WINDOWS:
             self._windows.popitem(last=False)

@@ -34,6 +34,9 @@ class Storage:
         self.fingerprint = ()
         self.listed = 0
 
+    def rest(self) -> None:
+        pass
+
     async def chunks(self, extent: Extent) -> Sequence[Chunk]:
         return [
             Chunk(Extent(number * LENGTH, (number + 1) * LENGTH), f"https://storage/bucket/{number}?signed=1")

@@ -164,3 +164,21 @@ async def test_urls_of_a_part_that_expired_are_renewed_with_those_of_all() -> No
         portal.before_fetch = expire
         assert await file.read(chunk)
         assert portal.asked == [PART, None]
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_list_of_all_that_comes_when_nobody_reads_any_more_is_not_kept(again: bool) -> None:
+    """It may be large, and whoever keeps the file for later has looked at how much it takes."""
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, SIZE)
+        gate = gated(portal)
+        file = RemoteFile(portal, 7, SIZE)
+        await file.chunks(Extent(250, 260))
+        await until(lambda: len(portal.asked) == 2)
+        file.rest()
+        if again:
+            await file.chunks(Extent(250, 260))
+        gate.opened.set()
+        await until(lambda: not file._flights)
+        assert file.listed == (100 if again else 10)
+        assert len(await file.chunks(Extent(0, SIZE))) == 100

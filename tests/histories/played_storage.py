@@ -20,6 +20,9 @@ class PlayedStorage:
     async def read_part(self, chunk: Chunk, extent: Extent) -> bytes | None:
         return None
 
+    def rest(self) -> None:
+        pass
+
     async def land(self, landings: Sequence[Landing]) -> None:
         for landing in landings:
             landing.replace(await self.read(Chunk(landing.extent, "")))

@@ -1,8 +1,8 @@
 """Blocks, from memory, disk or storage, each fetched once however many readers want it.
 
 A download belongs to the cache, not to the reader that asked first: when one reader is cancelled, the others still get
-their block; when all are, the download is cancelled too. Neighbouring blocks are fetched in runs, one after the other
-in one trip to a thread, and a block is read while it is still arriving.
+their block; when all are, the download is cancelled too. Neighbouring blocks are fetched in runs, since
+each trip to who downloads has its price, and a block is read while it is still arriving.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DISK_PATIENCE = 2.0
 4 MiB from the slowest disk take a fifth of that."""
 
 Land = Callable[[Sequence[Landing]], Awaitable[None]]
-"""Fetches blocks into their landings, one after the other (`RemoteFile.land`)."""
+"""Fetches blocks into their landings, in their order (`RemoteFile.land`)."""
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -115,7 +115,7 @@ class Flight:
 
 
 class Run:
-    """Blocks that are fetched one after the other, in one trip to a thread.
+    """Blocks that are fetched together, in their order.
 
     Whoever needs it says so by `with`. If the last of these is cancelled, it is, too.
 
@@ -243,7 +243,7 @@ class BlockCache:
         return data
 
     def fetch(self, blocks: Iterable[Wanted], land: Land) -> Run:
-        """Begins to fetch those that are neither in memory nor under way, one after the other. Nobody has to wait."""
+        """Begins to fetch those that are neither in memory nor under way, in their order. Nobody has to wait."""
         run = Run(land)
         for wanted in blocks:
             if wanted.key not in self:

@@ -26,7 +26,7 @@ PARALLEL = 2
 
 
 class Remote(Protocol):
-    """The blocks of one version of one file in storage (`cterafs.direct.RemoteFile`)."""
+    """The blocks of one version of one file in storage (`cterafs.direct.remote.RemoteFile`)."""
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -151,7 +151,7 @@ class BlockSource:
         return batches
 
     def fetch(self, chunks: Sequence[Chunk]) -> Run:
-        """Begins to fetch those of `chunks` that are neither in memory nor under way, one after the other."""
+        """Begins to fetch those of `chunks` that are neither in memory nor under way, in their order."""
         return self._cache.fetch(map(self._wanted, chunks), self._land)
 
     async def download(self, chunk: Chunk) -> Plain:

@@ -121,7 +121,7 @@ class DirectIO:
         """Fetches blocks of one list into their landings, as `Downloads.land` does.
 
         Raises:
-            errors.BlockError: as `fetch` does, for the first that cannot be had. Those behind it were not tried.
+            errors.BlockError: as `fetch` does, for one that cannot be had.
         """
         await self._downloads.land(block_map, landings)
 

@@ -35,6 +35,9 @@ THREADS = 256
 REPEATABLE = frozenset({408, 429})
 TURN = 4 << 20
 """Bytes after which a thread makes room where others wait for a slot: a job can have four times as many."""
+TO_FINISH = 1.0
+"""Seconds that the others who work on a job have for the block that each of them is at, where one has failed. Of those
+that are not stuck, most take less, and who waits for the one that failed waits no longer than that."""
 NOBODY = contextlib.nullcontext()
 """A crew that need not be known."""
 
@@ -94,21 +97,21 @@ class Downloads:
         """Fetches blocks of one list into their landings, in their order; those that are `dropped` are left out.
 
         One after the other, or where storage takes its time to answer, several at once. Where one hangs, those that
-        nobody is at yet are dropped, so that somebody else can fetch them.
+        nobody is at yet are dropped, so that somebody else can fetch them. Where one fails, those are not tried.
 
         Args:
             crew: entered by each thread that works on them; one that was given up may be there for longer than this.
 
         Raises:
             errors.BlockError: after the retries, for one that cannot be had; not retried is a `DownloadError` whose
-                `status` says that it is of no use. The others are given up.
+                `status` says that it is of no use.
         """
-        while pile := deque(landing for landing in landings if landing.pending):
-            hands = [_Hand(pile) for _ in range(min(len(pile), self._pace.hands))]
-            if len(hands) == 1:
-                await self._work(block_map, hands[0], crew)
-            else:
-                await self._work_together(block_map, hands, crew)
+        pile = deque(landing for landing in landings if landing.pending)
+        hands = [_Hand(pile) for _ in range(min(len(pile), self._pace.hands))]
+        if len(hands) == 1:
+            await self._work(block_map, hands[0], crew)
+        elif hands:
+            await self._work_together(block_map, hands, crew)
 
     async def fetch_part(self, block_map: BlockMap, chunk: Chunk, extent: Extent) -> bytes | None:
         """The bytes `extent` of the file, which lie in one block of a file that is not compressed, without the rest.
@@ -143,7 +146,8 @@ class Downloads:
                 await self._work(block_map, hand, crew)
             except Exception as error:  # raised below: not in a group, and only the first
                 failures.append(error)
-                group.cancel_scope.cancel()
+                hand.leave_the_rest()
+                group.cancel_scope.deadline = anyio.current_time() + TO_FINISH
 
         async with anyio.create_task_group() as group:
             for hand in hands:
@@ -155,14 +159,16 @@ class Downloads:
         """Until nothing is left, in as many trips to a thread as it takes."""
         patience = Patience(self._timeout)
         while first := hand.take():
+            download = functools.partial(self._download, block_map, hand, crew)
+            failure = None
             try:
-                await self._attempt(
-                    functools.partial(self._download, block_map, hand, crew), hand.at, patience, hung=hand.drop_the_rest
-                )
+                await self._attempt(download, hand.at, patience, hung=hand.drop_the_rest)
             except errors.BlockError as error:
-                if hand.take() is not first:
-                    patience = Patience(self._timeout)  # another block, another patience
-                await _after(error, patience)
+                failure = error
+            if hand.take() is not first:
+                patience = Patience(self._timeout)  # another block, another patience
+            if failure is not None:
+                await _after(failure, patience)
 
     async def _attempt(
         self,
@@ -244,7 +250,12 @@ class _Hand:
                 return None
         return self._current
 
+    def leave_the_rest(self) -> None:
+        """What nobody is at is left as it is."""
+        self._pile.clear()
+
     def drop_the_rest(self) -> None:
         """It hangs: who wants what nobody is at shall not wait for it."""
-        while self._pile:
-            self._pile.popleft().drop()
+        with contextlib.suppress(IndexError):  # others take from there meanwhile
+            while True:
+                self._pile.popleft().drop()

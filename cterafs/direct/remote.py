@@ -148,12 +148,12 @@ class RemoteFile:
         return landing.take()
 
     async def land(self, landings: Sequence[Landing]) -> None:
-        """Fetches blocks of the file one after the other, by their present URLs, renewed once if storage refuses them.
+        """Fetches blocks of the file in their order, by their present URLs, renewed once if storage refuses them.
 
         Those that are `dropped` on the way are left out.
 
         Raises:
-            errors.BlockError: after the retries, for the first that cannot be had.
+            errors.BlockError: after the retries, for one that cannot be had.
             errors.DirectIOAPIError, errors.DecryptKeyError: the list cannot be had.
             errors.VersionChangedError: also where storage does not know the block any more.
         """
@@ -219,9 +219,14 @@ class RemoteFile:
                 self._windows.move_to_end(window.ask)
                 return window if time.monotonic() < window.renew_at else await self._renewed_ahead(window)
         for ask in self._asks(position):
-            window = await self._load(ask)
+            try:
+                window = await self._load(ask)
+            except (errors.InvalidRequest, errors.BlocksNotFoundError):
+                if ask is None or not self._listed_whole:
+                    raise
+                continue  # a portal that gives no part may give the whole
             if window.holds(position):
-                if ask is not None and self._listed_whole and len(window.extent) < (self._size or 0):
+                if window.ask is not None and self._listed_whole and None not in self._windows:
                     self._fetch(None)
                 return window
         raise errors.InvalidRequest(self.file_id, f"no block holds byte {position}")
@@ -229,11 +234,11 @@ class RemoteFile:
     def _asks(self, position: int) -> Iterable[Ask]:
         """What to ask for. Should the aligned range come back without its last bytes, a second begins with them."""
         if self._listed_whole:
-            # not a part, where the whole is on its way, or was seen: what was read by it is of no other version
-            if (self._size or 0) <= PART or None in self._flights or None in self._digests:
-                return (None,)
             start = position - position % PART
-            return (Extent(start, min(start + PART, self._size or 0)), None)
+            part = Extent(start, min(start + PART, self._size or 0))
+            # One part, and only as the first thing that is seen of the file: all that follows is of one list.
+            first = not (self._digests or self._flights) or part in self._digests or part in self._flights
+            return (part, None) if first and (self._size or 0) > PART and None not in self._digests else (None,)
         start = position - position % WINDOW
         stop = start + WINDOW if self._size is None else min(start + WINDOW, self._size)
         return (Extent(start, stop),) if position == start else (Extent(start, stop), Extent(position, stop))
@@ -252,7 +257,7 @@ class RemoteFile:
 
     async def _renewed(self, stale: _Window) -> _Window:
         """A list that is newer than `stale`: fetched now, unless another reader has done so."""
-        current = self._windows.get(stale.ask) or self._windows.get(None)
+        current = self._windows.get(stale.ask)
         return current if current is not None and current is not stale else await self._load(stale.ask)
 
     async def _load(self, ask: Ask) -> _Window:
@@ -274,6 +279,10 @@ class RemoteFile:
 
     async def _list(self, ask: Ask) -> _Window:
         block_map = await self._client.block_map(self.file_id, ask)
+        if block_map.extent == Extent(0, block_map.size):
+            ask = None  # whatever was asked for
+        elif ask is not None and self._listed_whole and not block_map.extent.contains(ask):
+            raise errors.InvalidRequest(self.file_id, "the list of blocks does not cover the range that was asked for")
         self._verify(ask, block_map)
         seconds = lifetime(block_map.chunks[0].url, time.time()) if block_map.chunks else None
         renew_at = time.monotonic() + seconds - RENEW_AHEAD if seconds is not None else float("inf")

@@ -39,7 +39,7 @@ class Berth(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Job(msgspec.Struct, frozen=True, tag=True):
-    """Fetch the blocks that `source` lists, one after the other; each has a berth."""
+    """Fetch the blocks that `source` lists, in their order; each has a berth."""
 
     number: int
     source: BlockMap

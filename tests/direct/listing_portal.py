@@ -18,6 +18,7 @@ class Portal:
         self.tasks = tasks
         self.size = size
         self.content = "v1"
+        self.changed_from = size  # from here on, the content is another
         self.signature = 0
         self.valid_from = 0
         self.status: int | None = None
@@ -37,11 +38,14 @@ class Portal:
         chunks = tuple(
             Chunk(
                 Extent(start, min(start + 10, self.size)),
-                f"https://s{self.signature}/blocks/{start}-{self.content}?n={self.signature}{self.query}",
+                f"https://s{self.signature}/blocks/{start}-{self._content(start)}?n={self.signature}{self.query}",
             )
             for start in range(first, min(max(wanted.stop - self.short_by, first + 1), self.size), 10)
         )
         return BlockMap(file_id, self.size, chunks, None, Compression.NONE)
+
+    def _content(self, start: int) -> str:
+        return self.content if start < self.changed_from else f"not {self.content}"
 
     async def land(self, block_map: BlockMap, landings: Sequence[Landing]) -> None:
         for landing in landings:

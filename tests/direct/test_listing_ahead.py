@@ -10,7 +10,7 @@ from listing_portal import Portal
 from cterafs import errors
 from cterafs.direct import remote as remotes
 from cterafs.direct.remote import RemoteFile
-from cterafs.model import Extent
+from cterafs.model import BlockMap, Extent
 
 pytestmark = pytest.mark.anyio
 
@@ -34,6 +34,18 @@ class Gate:
         first, self._first = self._first, False
         if not first:
             await self.opened.wait()
+
+
+class WholeOnly:
+    """Knows no ranges."""
+
+    def __init__(self, portal: Portal) -> None:
+        self.tasks = portal.tasks
+        self.land = portal.land
+        self._portal = portal
+
+    async def block_map(self, file_id: int, extent: Extent | None = None) -> BlockMap:
+        return await self._portal.block_map(file_id, None)
 
 
 def gated(portal: Portal) -> Gate:
@@ -130,25 +142,20 @@ async def test_the_list_of_all_that_fails_is_asked_for_again_by_who_needs_it() -
         await until(lambda: portal.asked == [PART, None] and not file._flights)
         assert await file.chunks(Extent(250, 260))
         assert await file.chunks(Extent(700, 710))
-        assert portal.asked[:3] == [PART, None, Extent(700, 800)]
+        assert portal.asked == [PART, None, None]
 
 
 async def test_a_portal_that_answers_with_the_whole_is_asked_once() -> None:
     async with anyio.create_task_group() as group:
         portal = Portal(group, SIZE)
-        listed = portal.block_map
-
-        async def whole(file_id: int, extent: Extent | None = None) -> remotes.BlockMap:
-            return await listed(file_id, None)
-
-        portal.block_map = whole  # type: ignore[method-assign]
-        file = RemoteFile(portal, 7, SIZE)
+        file = RemoteFile(WholeOnly(portal), 7, SIZE)
         await file.chunks(Extent(250, 260))
         await file.chunks(Extent(700, 710))
         assert portal.asked == [None]
 
 
-async def test_urls_of_a_part_that_expired_are_renewed_with_those_of_all() -> None:
+async def test_urls_of_a_part_that_expired_are_renewed_by_its_own_list() -> None:
+    """Those of all may have been signed at the same time."""
     async with anyio.create_task_group() as group:
         portal = Portal(group, SIZE)
         file = RemoteFile(portal, 7, SIZE)
@@ -163,7 +170,7 @@ async def test_urls_of_a_part_that_expired_are_renewed_with_those_of_all() -> No
 
         portal.before_fetch = expire
         assert await file.read(chunk)
-        assert portal.asked == [PART, None]
+        assert portal.asked == [PART, None, PART]
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -182,3 +189,58 @@ async def test_a_list_of_all_that_comes_when_nobody_reads_any_more_is_not_kept(a
         await until(lambda: not file._flights)
         assert file.listed == (100 if again else 10)
         assert len(await file.chunks(Extent(0, SIZE))) == 100
+
+
+async def test_of_two_parts_that_are_read_at_once_one_waits_for_the_list_of_all() -> None:
+    """Nothing would compare what they are of."""
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, SIZE)
+        file = RemoteFile(portal, 7, SIZE)
+        group.start_soon(file.chunks, Extent(250, 260))
+        group.start_soon(file.chunks, Extent(700, 710))
+        group.start_soon(file.chunks, Extent(260, 270))
+        await anyio.wait_all_tasks_blocked()
+        assert sorted(portal.asked, key=str) == [PART, None]
+
+
+async def test_a_list_of_all_that_came_for_a_part_is_compared_as_a_whole() -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, SIZE)
+        file = RemoteFile(WholeOnly(portal), 7, SIZE)
+        [chunk] = await file.chunks(Extent(250, 260))
+        portal.changed_from = 700
+        portal.valid_from = 2
+        with pytest.raises(errors.VersionChangedError):
+            await file.read(chunk)
+
+
+async def test_a_part_that_comes_without_its_last_bytes_is_of_no_use() -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, SIZE)
+        short = portal.block_map
+
+        async def cut(file_id: int, extent: Extent | None = None) -> BlockMap:
+            portal.short_by = 10 if extent else 0
+            return await short(file_id, extent)
+
+        portal.block_map = cut  # type: ignore[method-assign]
+        file = RemoteFile(portal, 7, SIZE)
+        assert len(await file.chunks(Extent(250, 260))) == 1
+        assert len(await file.chunks(Extent(0, SIZE))) == 100
+        assert portal.asked == [PART, None]
+
+
+@pytest.mark.parametrize("refusal", [errors.InvalidRequest, errors.BlocksNotFoundError])
+async def test_a_portal_that_gives_no_parts_is_asked_for_all(refusal: type[errors.DirectIOAPIError]) -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, SIZE)
+
+        async def refuse() -> None:
+            if portal.asked[-1] is not None:
+                raise refusal(7)
+            await checkpoint()
+
+        portal.before_list = refuse
+        file = RemoteFile(portal, 7, SIZE)
+        assert len(await file.chunks(Extent(250, 260))) == 1
+        assert portal.asked == [PART, None]

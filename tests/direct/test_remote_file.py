@@ -14,7 +14,7 @@ from cterafs import errors
 from cterafs.direct import remote as remotes
 from cterafs.direct.landing import Landing
 from cterafs.direct.remote import RemoteFile
-from cterafs.model import BlockMap, Extent
+from cterafs.model import BlockMap, Chunk, Extent
 
 pytestmark = pytest.mark.anyio
 
@@ -219,6 +219,21 @@ async def test_urls_that_are_refused_after_a_renewal_are_an_error() -> None:
         assert (len(portal.asked), portal.fetched[0]) == (2, 2)
         portal.valid_from = 0
         assert await file.read(chunk)
+
+
+async def test_a_part_that_is_refused_after_a_renewal_is_an_error() -> None:
+    async with anyio.create_task_group() as group:
+        portal = Portal(group, 100)
+        file = RemoteFile(portal, 7, 100)
+        [chunk] = await file.chunks(Extent(0, 10))
+
+        async def refused(block_map: BlockMap, chunk: Chunk, extent: Extent) -> bytes | None:
+            raise errors.DownloadError(errors.BlockInfo.of(7, chunk), "HTTP 403", 403)
+
+        portal.fetch_part = refused  # type: ignore[attr-defined]
+        with anyio.fail_after(60), pytest.raises(errors.DownloadError, match="403"):
+            await file.read_part(chunk, Extent(0, 5))
+        assert len(portal.asked) == 2
 
 
 @pytest.mark.parametrize("status", [403, 404])

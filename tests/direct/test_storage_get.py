@@ -14,7 +14,7 @@ from whole_blocks import BODY, PATIENCE, PORTAL, aborted_in_the_middle, get, who
 from cterafs import errors
 from cterafs.direct import http1
 from cterafs.direct import transfer as transfers
-from cterafs.direct.storage import Storage, tls_context
+from cterafs.direct.storage import Answer, Storage, tls_context
 from cterafs.direct.transfer import Aborted, Transfer
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -287,3 +287,23 @@ def test_an_aborted_transfer_does_not_begin(storage: Storage) -> None:
         with pytest.raises(Aborted):
             storage.get(server.url + "/", block(len(BODY)), transfer, whole)
         assert not server.exchanges
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.0, http1.MOST), (1.0, http1.LEAST)])
+def test_more_is_received_at_a_time_where_it_comes_at_once(storage: Storage, seconds: float, most: int) -> None:
+    """`seconds` pass by each look at the clock."""
+    body = bytes(16 << 20)
+    counts: list[int] = []
+
+    def take(answer: Answer) -> None:
+        view = memoryview(bytearray(len(body)))
+        while count := answer.readinto(view):
+            counts.append(count)
+
+    with pytest.MonkeyPatch.context() as patch, ScriptedServer(lambda exchange: exchange.answer(body)) as server:
+        clock = itertools.count()
+        patch.setattr(http1, "time", SimpleNamespace(monotonic=lambda: next(clock) * seconds))
+        storage.get(server.url + "/", block(len(body)), Transfer(PATIENCE), take)
+        storage.close()
+    assert sum(counts) == len(body)
+    assert max(counts) == most

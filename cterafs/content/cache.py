@@ -1,8 +1,8 @@
 """Blocks, from memory, disk or storage, each fetched once however many readers want it.
 
 A download belongs to the cache, not to the reader that asked first: when one reader is cancelled, the others still get
-their block; when all are, the download is cancelled too. Neighbouring blocks are fetched in runs, since
-each trip to who downloads has its price, and a block is read while it is still arriving.
+their block; when all are, the download is cancelled too. Neighbouring blocks are fetched in runs, since each trip to
+where they are downloaded has its price, and a block is read while it is still arriving.
 """
 
 from __future__ import annotations

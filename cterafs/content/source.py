@@ -98,17 +98,12 @@ class BlockSource:
         """What these blocks, if any, have of `extent`; None if one of them is not in memory."""
         parts = []
         for chunk in chunks:
-            data = self.peek(chunk)
+            data = self._cache.memory.get(self.key(chunk))
             if data is None:
                 return None
-            parts.append(_cut(data, chunk, extent))
+            parts.append(_cut(memoryview(data), chunk, extent))
         self._cache.count_hits(len(parts))
         return joined(parts) if parts else None
-
-    def peek(self, chunk: Chunk) -> memoryview | None:
-        """A block, if it is in memory."""
-        data = self._cache.memory.get(self.key(chunk))
-        return None if data is None else memoryview(data)
 
     async def read(self, chunk: Chunk, extent: Extent) -> memoryview:
         """What a block has of `extent`, from memory or from storage, as soon as that much of it has arrived.

@@ -160,15 +160,14 @@ class Downloads:
         patience = Patience(self._timeout)
         while first := hand.take():
             download = functools.partial(self._download, block_map, hand, crew)
-            failure = None
             try:
                 await self._attempt(download, hand.at, patience, hung=hand.drop_the_rest)
             except errors.BlockError as error:
-                failure = error
-            if hand.take() is not first:
-                patience = Patience(self._timeout)  # another block, another patience
-            if failure is not None:
-                await _after(failure, patience)
+                if hand.take() is not first:
+                    patience = Patience(self._timeout)  # another block, another patience
+                await _after(error, patience)
+            else:
+                patience = Patience(self._timeout)
 
     async def _attempt(
         self,

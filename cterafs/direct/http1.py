@@ -264,13 +264,11 @@ class Body:
     """The body of an answer, as it comes. Whoever reads it reads it to its end, or closes the connection.
 
     Attributes:
-        headers: of the answer.
         size: bytes in all, where the head tells it.
         reusable: the connection can be used again, once all is read.
     """
 
     def __init__(self, connection: Connection, head: Head, size: int | None, transfer: Transfer) -> None:
-        self.headers = head.headers
         self.size = size
         self.reusable = head.reusable
         self._connection = connection

@@ -18,15 +18,16 @@ from cterafs.errors import BlockInfo
 from cterafs.model import BlockMap, Chunk, Compression, Extent
 
 WHOLE = 1 << 30
-"""Bytes. The list of a file up to this size is fetched once: 4,096 blocks of 256 KiB, 3 MB in memory, 2 MB of JSON."""
+"""Bytes. The list of a file up to this size is fetched as a whole: 4,096 blocks of 256 KiB, 3 MB in memory, 2 MB of
+JSON."""
 PART = 32 << 20
-"""Bytes. Of a larger file, the list of the aligned part that is read first is fetched before the whole: 128 blocks of
-256 KiB come 0.1 s earlier than 4,096, and while those are read, the others come."""
+"""Bytes. Of such a file, if it is larger than this, the list of the aligned part that is read first comes before the
+whole: 128 blocks of 256 KiB come 0.1 s earlier than 4,096, and while those are read, the others come."""
 WINDOW = 256 << 20
-"""Bytes. The lists of larger files are fetched by parts that begin at multiples of this: 0.5 MB of JSON for blocks of
-256 KiB, so that the first byte of a seek does not wait for more."""
+"""Bytes. The lists of files that are larger than `WHOLE` are fetched by windows that begin at multiples of this: 0.5 MB
+of JSON for blocks of 256 KiB, so that the first byte of a seek does not wait for more."""
 WINDOWS = 4
-"""Parts that are kept: as much as of a file whose list is kept whole, so a file costs no more for being large."""
+"""Windows that are kept: as much as of a file whose list is kept whole, so a file costs no more for being large."""
 RENEW_AHEAD = 30.0
 """Seconds before URLs expire that they are renewed: a download that is asked for now may have to wait its turn."""
 EXPIRED, GONE = 403, 404
@@ -158,7 +159,7 @@ class RemoteFile:
             errors.VersionChangedError: also where storage does not know the block any more.
         """
         refused: set[int] = set()
-        stuck = -1  # as many were left when the list was renewed last
+        stuck = -1  # how many were left when the list was renewed last
         while pending := [landing for landing in landings if landing.pending]:
             window = await self._window(pending[0].block.offset)
             run = [landing for landing in pending if window.holds(landing.block.offset)]
@@ -167,7 +168,7 @@ class RemoteFile:
                 await self._client.land(window.map.of(chunks), run)
             except errors.DownloadError as error:
                 left = sum(landing.pending for landing in landings)
-                # with the list as it is now, where none was had since it was renewed, whichever was asked for first
+                # Several are asked for at once, so it need not be the same one that is refused first each time.
                 again = left == stuck or error.block.offset in refused
                 await self._renewed_upon(error, window, again=again)
                 refused.add(error.block.offset)
@@ -237,8 +238,10 @@ class RemoteFile:
             start = position - position % PART
             part = Extent(start, min(start + PART, self._size or 0))
             # One part, and only as the first thing that is seen of the file: all that follows is of one list.
-            first = not (self._digests or self._flights) or part in self._digests or part in self._flights
-            return (part, None) if first and (self._size or 0) > PART and None not in self._digests else (None,)
+            seen = {*self._digests, *self._flights}
+            if (self._size or 0) <= PART or None in self._digests or (seen and part not in seen):
+                return (None,)
+            return (part, None)
         start = position - position % WINDOW
         stop = start + WINDOW if self._size is None else min(start + WINDOW, self._size)
         return (Extent(start, stop),) if position == start else (Extent(start, stop), Extent(position, stop))

@@ -27,13 +27,14 @@ class Portal:
         self.query = ""
         self.before_list: Callable[[], Awaitable[object]] = checkpoint
         self.before_fetch: Callable[[int], Awaitable[object]] = lambda start: checkpoint()
+        self.knows_ranges = True
         self.short_by = 0  # bytes at the end of a range that the portal leaves out
 
     async def block_map(self, file_id: int, extent: Extent | None = None) -> BlockMap:
         self.asked.append(extent)
         await self.before_list()
         self.signature += 1
-        wanted = extent or Extent(0, self.size)
+        wanted = extent if extent and self.knows_ranges else Extent(0, self.size)
         first = wanted.start // 10 * 10
         chunks = tuple(
             Chunk(

@@ -1,16 +1,17 @@
 """The list of a larger file: first that of the part that is read, then the whole."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from listing_portal import Portal
 
 from cterafs import errors
 from cterafs.direct import remote as remotes
 from cterafs.direct.remote import RemoteFile
-from cterafs.model import BlockMap, Extent
+from cterafs.model import Extent
 
 pytestmark = pytest.mark.anyio
 
@@ -36,39 +37,27 @@ class Gate:
             await self.opened.wait()
 
 
-class WholeOnly:
-    """Knows no ranges."""
-
-    def __init__(self, portal: Portal) -> None:
-        self.tasks = portal.tasks
-        self.land = portal.land
-        self._portal = portal
-
-    async def block_map(self, file_id: int, extent: Extent | None = None) -> BlockMap:
-        return await self._portal.block_map(file_id, None)
-
-
-def gated(portal: Portal) -> Gate:
-    gate = Gate()
-    portal.before_list = gate
-    return gate
-
-
-async def until(condition: Callable[[], bool], step: Callable[[], Awaitable[object]] = checkpoint) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(60):
         while not condition():
-            await step()
+            await checkpoint()
+
+
+async def begun(tasks: TaskGroup) -> tuple[Portal, RemoteFile, Gate]:
+    """A file of which one part is listed, and the whole on its way until the gate is opened."""
+    portal, gate = Portal(tasks, SIZE), Gate()
+    portal.before_list = gate
+    file = RemoteFile(portal, 7, SIZE)
+    assert len(await file.chunks(Extent(250, 260))) == 1
+    await until(lambda: portal.asked == [PART, None])
+    return portal, file, gate
 
 
 async def test_the_first_blocks_do_not_wait_for_the_list_of_all() -> None:
     async with anyio.create_task_group() as group:
-        portal = Portal(group, SIZE)
-        gate = gated(portal)
-        file = RemoteFile(portal, 7, SIZE)
-        [chunk] = await file.chunks(Extent(250, 260))
+        portal, file, gate = await begun(group)
+        [chunk, *_] = await file.chunks(PART)
         assert await file.read(chunk)
-        await until(lambda: portal.asked == [PART, None])
-        await file.chunks(PART)
         assert not file.known(Extent(0, 10))
         gate.opened.set()
         assert len(await file.chunks(Extent(0, SIZE))) == 100
@@ -78,10 +67,7 @@ async def test_the_first_blocks_do_not_wait_for_the_list_of_all() -> None:
 
 async def test_who_reads_elsewhere_meanwhile_waits_for_the_list_of_all() -> None:
     async with anyio.create_task_group() as group:
-        portal = Portal(group, SIZE)
-        gate = gated(portal)
-        file = RemoteFile(portal, 7, SIZE)
-        await file.chunks(Extent(250, 260))
+        portal, file, gate = await begun(group)
         group.start_soon(file.chunks, Extent(700, 710))
         await anyio.wait_all_tasks_blocked()
         gate.opened.set()
@@ -100,11 +86,7 @@ async def test_the_list_of_a_small_file_is_asked_for_as_a_whole(size: int) -> No
 async def test_a_list_of_all_that_shows_another_version_ends_the_file() -> None:
     """Nobody gets the beginning of one version and the rest of another."""
     async with anyio.create_task_group() as group:
-        portal = Portal(group, SIZE)
-        gate = gated(portal)
-        file = RemoteFile(portal, 7, SIZE)
-        await file.chunks(Extent(250, 260))
-        await until(lambda: len(portal.asked) == 2)
+        portal, file, gate = await begun(group)
         portal.content = "v2"
         gate.opened.set()
         with pytest.raises(errors.VersionChangedError, match="its blocks are others now"):
@@ -148,10 +130,11 @@ async def test_the_list_of_all_that_fails_is_asked_for_again_by_who_needs_it() -
 async def test_a_portal_that_answers_with_the_whole_is_asked_once() -> None:
     async with anyio.create_task_group() as group:
         portal = Portal(group, SIZE)
-        file = RemoteFile(WholeOnly(portal), 7, SIZE)
+        portal.knows_ranges = False
+        file = RemoteFile(portal, 7, SIZE)
         await file.chunks(Extent(250, 260))
         await file.chunks(Extent(700, 710))
-        assert portal.asked == [None]
+        assert portal.asked == [PART]
 
 
 async def test_urls_of_a_part_that_expired_are_renewed_by_its_own_list() -> None:
@@ -177,11 +160,7 @@ async def test_urls_of_a_part_that_expired_are_renewed_by_its_own_list() -> None
 async def test_a_list_of_all_that_comes_when_nobody_reads_any_more_is_not_kept(again: bool) -> None:
     """It may be large, and whoever keeps the file for later has looked at how much it takes."""
     async with anyio.create_task_group() as group:
-        portal = Portal(group, SIZE)
-        gate = gated(portal)
-        file = RemoteFile(portal, 7, SIZE)
-        await file.chunks(Extent(250, 260))
-        await until(lambda: len(portal.asked) == 2)
+        _, file, gate = await begun(group)
         file.rest()
         if again:
             await file.chunks(Extent(250, 260))
@@ -207,7 +186,8 @@ async def test_of_two_parts_that_are_read_at_once_one_waits_for_the_list_of_all(
 async def test_a_list_of_all_that_came_for_a_part_is_compared_as_a_whole() -> None:
     async with anyio.create_task_group() as group:
         portal = Portal(group, SIZE)
-        file = RemoteFile(WholeOnly(portal), 7, SIZE)
+        portal.knows_ranges = False
+        file = RemoteFile(portal, 7, SIZE)
         [chunk] = await file.chunks(Extent(250, 260))
         portal.changed_from = 700
         portal.valid_from = 2
@@ -218,13 +198,12 @@ async def test_a_list_of_all_that_came_for_a_part_is_compared_as_a_whole() -> No
 async def test_a_part_that_comes_without_its_last_bytes_is_of_no_use() -> None:
     async with anyio.create_task_group() as group:
         portal = Portal(group, SIZE)
-        short = portal.block_map
 
-        async def cut(file_id: int, extent: Extent | None = None) -> BlockMap:
-            portal.short_by = 10 if extent else 0
-            return await short(file_id, extent)
+        async def cut() -> None:
+            portal.short_by = 10 if portal.asked[-1] else 0
+            await checkpoint()
 
-        portal.block_map = cut  # type: ignore[method-assign]
+        portal.before_list = cut
         file = RemoteFile(portal, 7, SIZE)
         assert len(await file.chunks(Extent(250, 260))) == 1
         assert len(await file.chunks(Extent(0, SIZE))) == 100

@@ -68,3 +68,11 @@ def test_it_runs_the_code_that_the_mount_runs_though_that_is_not_installed(tmp_p
 def test_it_is_started_once_there_are_threads(tmp_path: Path) -> None:
     (tmp_path / "cterafs").symlink_to(Path(cterafs.__file__).parent)
     run(BEGINNING + WITHOUT_THREADS, tmp_path)
+
+
+def test_it_imports_nothing_that_only_the_portal_needs() -> None:
+    """Which takes longer than all the rest that it imports, and it is waited for."""
+    code = "import sys; from cterafs.downloading import worker; print(*sys.modules)"
+    imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "cterafs.direct.downloads" in imported
+    assert not {"httpx", "cterafs.direct.client", "cterafs.portal"}.intersection(imported)

@@ -36,6 +36,10 @@ class Remote(PlayedStorage):
         self.listed = listed
         self.ends = trio.Event()
         self.expected: list[object] = []
+        self.rests = 0
+
+    def rest(self) -> None:
+        self.rests += 1
 
     def __call__(self, file_id: int, size: int, fingerprint: object) -> Remote:
         self.expected.append(fingerprint)
@@ -78,3 +82,15 @@ async def test_what_was_read_of_a_wrong_block_is_not_good_at_the_next_open(liste
         assert not is_good()
         assert is_good(), "it was dropped then"
     assert set(remote.expected[1:]) <= {Remote.fingerprint}, "the version is known all the time"
+
+
+async def test_lists_are_no_longer_kept_when_the_last_one_closes(nursery: trio.Nursery) -> None:
+    """What a file weighs is looked at then, and only then."""
+    remote = Remote(1)
+    contents = Contents(remote, BlockCache(BlockMemory(10 * SIZE), nursery, Stats()), Stats())
+    contents.open(NODE)
+    contents.open(NODE)
+    contents.close(INODE, superseded=False)
+    assert remote.rests == 0
+    contents.close(INODE, superseded=False)
+    assert remote.rests == 1

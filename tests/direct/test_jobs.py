@@ -172,10 +172,10 @@ async def test_a_block_that_is_refused_leaves_others_the_time_to_finish(
     assert len(world.store.exchanges) == 4, "the fifth was not tried"
 
 
-async def test_each_block_has_its_own_attempts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where one that took several was the last of a turn."""
+@pytest.mark.parametrize("wanted", [False, True], ids=["within a turn", "each in a turn of its own"])
+async def test_each_block_has_its_own_attempts(world: World, monkeypatch: pytest.MonkeyPatch, wanted: bool) -> None:
     monkeypatch.setattr(downloads, "TURN", SIZE)
-    monkeypatch.setattr(slots.Slots, "wanted", True)
+    monkeypatch.setattr(slots.Slots, "wanted", wanted)
     failures = [retries.ATTEMPTS - 1] * 5
 
     def script(exchange: Exchange) -> bool:

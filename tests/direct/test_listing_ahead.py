@@ -65,6 +65,19 @@ async def test_the_first_blocks_do_not_wait_for_the_list_of_all() -> None:
         assert portal.asked == [PART, None]
 
 
+async def test_readers_of_one_part_share_its_list() -> None:
+    async with anyio.create_task_group() as group:
+        portal, gate = Portal(group, SIZE), Gate()
+        portal.before_list = gate
+        file = RemoteFile(portal, 7, SIZE)
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as readers:
+                for start in (250, 260, 270):
+                    readers.start_soon(file.chunks, Extent(start, start + 10))
+        gate.opened.set()
+    assert portal.asked == [PART, None]
+
+
 async def test_who_reads_elsewhere_meanwhile_waits_for_the_list_of_all() -> None:
     async with anyio.create_task_group() as group:
         portal, file, gate = await begun(group)
@@ -102,9 +115,9 @@ async def test_what_was_seen_as_a_whole_before_is_compared_as_a_whole() -> None:
         await file.chunks(Extent(250, 260))
         await file.chunks(Extent(700, 710))
         portal.asked.clear()
-        portal.content = "v2"
+        portal.changed_from = 700
         with pytest.raises(errors.VersionChangedError):
-            await RemoteFile(portal, 7, SIZE, file.fingerprint).chunks(Extent(0, 10))
+            await RemoteFile(portal, 7, SIZE, file.fingerprint).chunks(Extent(250, 260))
         assert portal.asked == [None]
 
 

@@ -14,6 +14,7 @@ from mount_processes import Ending
 from real_mount import DEADLINE, Mount
 from starlette.requests import Request
 
+from cterafs import control
 from cterafs.demo.encoder import Codec, Encoding
 from cterafs.demo.server import EmbeddedPortal
 
@@ -51,8 +52,10 @@ def test_reads_go_on_without_it(portal: EmbeddedPortal, mount: Mount, path: Path
 
 
 def test_it_is_there_when_the_mount_answers(mount: Mount, path: Path) -> None:
-    mount.start()
-    assert mount.status()["download_pid"]
+    mount.run("mount", "--config", str(mount.config), str(mount.path))
+    record = control.find(mount.path)  # asked from here, since a command takes longer to start than that process
+    assert record is not None
+    assert control.ask_status(record)["download_pid"]
 
 
 def test_it_ends_with_the_mount(mount: Mount, path: Path) -> None:

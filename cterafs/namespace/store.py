@@ -26,7 +26,7 @@ __all__ = ["Counts", "Store", "UnknownParent", "UnusableIndex", "set_aside"]
 _BUSY_TIMEOUT: Final = 5.0  # seconds; only another process (`find`, a backup) can hold the database for so long
 _READER_CACHE_KIB: Final = 4 << 10  # per connection; the kernel's page cache stands behind it
 _WRITER_CACHE_KIB: Final = 64 << 10  # what a page of events dirties at ten million rows fits in
-_READERS_KEPT: Final = 8  # idle connections; more than that many readers at once open and close their own
+_READERS_KEPT: Final = 8  # connections; more than that many readers at once open and close their own
 _WAL_LIMIT: Final = 64 << 20  # bytes that the log keeps once it is copied back
 _LONGEST_LOG: Final = 16 << 10  # pages of 4 KiB; a commit copies the log back itself only where nobody else does
 _DEPTH_LIMIT: Final = 4096  # directories above an entry: a path has 4096 bytes at most, so it cannot name more
@@ -116,10 +116,13 @@ class Store:
             db = store._connect()
             try:
                 store.crashed = prepare(db, path, read_only=read_only)
+                store._idle.append(db)
+                if not read_only:
+                    store._open_readers()
             except BaseException:
                 db.close()
+                store.close()
                 raise
-        store._idle.append(db)
         return store
 
     @property
@@ -291,6 +294,12 @@ class Store:
             finally:
                 self._held.discard(db)
                 db.close()
+
+    def _open_readers(self) -> None:
+        """All that are kept, 0.3 ms each: to open one takes writing to the disk, which may hang by the time of need."""
+        while len(self._idle) < _READERS_KEPT:
+            self._idle.append(self._connect())
+            self._idle[-1].execute("SELECT id FROM state").fetchone()  # which opens the log, too
 
     def _connect(self) -> sqlite3.Connection:
         mode = "ro" if self.read_only else "rwc"

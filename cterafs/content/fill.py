@@ -8,9 +8,9 @@ from functools import partial
 
 import trio
 
-from cterafs.content.cache import IN_FLIGHT_FACTOR
 from cterafs.content.disk import DiskCache
 from cterafs.content.memory import BlockMemory, Plain
+from cterafs.content.runs import IN_FLIGHT_FACTOR
 from cterafs.content.source import BlockSource, origin
 from cterafs.errors import BlockInfo, DirectIOError, DownloadTimeout, StateError
 from cterafs.model import Chunk, Extent

@@ -9,8 +9,9 @@ import trio
 
 from cterafs.content.adjacent import joined
 from cterafs.content.blockindex import Place
-from cterafs.content.cache import BlockCache, Run, Wanted
+from cterafs.content.cache import BlockCache
 from cterafs.content.memory import BlockKey, Plain
+from cterafs.content.runs import Run, Wanted
 from cterafs.direct.landing import Landing
 from cterafs.direct.presigned import stable_path
 from cterafs.direct.remote import Fingerprint

@@ -8,8 +8,9 @@ import pytest
 import trio
 import trio.testing
 
-from cterafs.content.cache import IN_FLIGHT_FACTOR, BlockCache, Wanted
+from cterafs.content.cache import BlockCache
 from cterafs.content.memory import BlockKey, BlockMemory
+from cterafs.content.runs import IN_FLIGHT_FACTOR, Wanted
 from cterafs.direct.landing import Landing
 from cterafs.errors import BlockInfo, DirectIOError
 from cterafs.stats import Stats

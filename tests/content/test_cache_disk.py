@@ -11,9 +11,10 @@ import trio
 import trio.testing
 from disk_tier import SIZE, block, files, get, key, open_cache, origin, put
 
-from cterafs.content.cache import BlockCache, Wanted
+from cterafs.content.cache import BlockCache
 from cterafs.content.disk import DiskCache
 from cterafs.content.memory import BlockMemory
+from cterafs.content.runs import Wanted
 from cterafs.direct.landing import Landing
 from cterafs.errors import BlockInfo
 from cterafs.stats import Stats

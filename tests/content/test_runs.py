@@ -11,8 +11,9 @@ import trio
 import trio.testing
 from msgspec.structs import replace
 
-from cterafs.content.cache import BlockCache, Wanted
+from cterafs.content.cache import BlockCache
 from cterafs.content.memory import BlockKey, BlockMemory
+from cterafs.content.runs import Wanted
 from cterafs.direct.landing import Landing
 from cterafs.errors import BlockInfo, DirectIOError, DownloadError
 from cterafs.stats import Stats

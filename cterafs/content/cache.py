@@ -80,6 +80,17 @@ class BlockCache:
         """So many blocks were found in memory."""
         self._stats.hits += count
 
+    def get(self, key: BlockKey) -> Plain | None:
+        """A block that is in memory, or has just arrived there."""
+        self._take_in(key)
+        return self.memory.get(key)
+
+    def drop(self, keys: Sequence[BlockKey]) -> None:
+        """Nobody will read these blocks again. Those that are still arriving come all the same."""
+        for key in keys:
+            self._take_in(key)
+        self.memory.drop(keys)
+
     async def read(self, wanted: Wanted, start: int, stop: int, land: Land) -> memoryview:
         """Bytes `start` to `stop` of a block, which `land` would fetch.
 
@@ -87,7 +98,7 @@ class BlockCache:
             DirectIOError: what `land` raised, or the block is larger than the whole budget.
         """
         while True:
-            data = self.memory.get(wanted.key)
+            data = self.get(wanted.key)
             if data is not None:
                 self.count_hits(1)
                 return memoryview(data)[start:stop]
@@ -241,6 +252,12 @@ class BlockCache:
         self._called = False
         while self._heard:
             self._look_at(self._heard.popleft())
+
+    def _take_in(self, key: BlockKey) -> None:
+        """Nobody is told that a block arrived which nobody waited for, before its run ends."""
+        flight = self._flights.get(key)
+        if flight is not None and flight.landing.complete:
+            self._look_at(flight)
 
     def _look_at(self, flight: Flight) -> None:
         landing = flight.landing

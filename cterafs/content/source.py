@@ -99,7 +99,7 @@ class BlockSource:
         """What these blocks, if any, have of `extent`; None if one of them is not in memory."""
         parts = []
         for chunk in chunks:
-            data = self._cache.memory.get(self.key(chunk))
+            data = self._cache.get(self.key(chunk))
             if data is None:
                 return None
             parts.append(_cut(memoryview(data), chunk, extent))
@@ -175,7 +175,7 @@ class BlockSource:
 
     def drop(self, extent: Extent) -> None:
         """Nobody will ask soon for these bytes, nor for those before them: blocks that end here need no memory."""
-        self._cache.memory.drop(self.key(chunk) for chunk in self.known(extent) if chunk.extent.stop <= extent.stop)
+        self._cache.drop([self.key(chunk) for chunk in self.known(extent) if chunk.extent.stop <= extent.stop])
 
     def forget(self) -> None:
         """Drops the cached blocks: storage turned out to hold another version."""

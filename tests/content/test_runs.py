@@ -67,6 +67,13 @@ async def read(cache: BlockCache, block: Wanted, storage: Storage, start: int = 
         return bytes(await cache.read(block, start, stop, storage.land))
 
 
+async def reached(storage: Storage, offset: int) -> None:
+    """Returns when this block is the next to come."""
+    with trio.fail_after(30):
+        while offset not in storage.tried:
+            await trio.lowlevel.checkpoint()
+
+
 async def ended(cache: BlockCache) -> None:
     """Returns when no block is under way."""
     with trio.fail_after(30):
@@ -99,6 +106,32 @@ async def test_one_that_waits_for_more_is_not_woken_in_vain_nor_forgotten(cache:
             await trio.testing.wait_all_tasks_blocked()
             storage.give(count)
     assert got == [2, 5, 9]
+
+
+async def test_what_has_arrived_is_there_before_its_run_has_ended(cache: BlockCache) -> None:
+    storage = Storage()
+    cache.fetch(BLOCKS, storage.land)
+    storage.give(LENGTH)
+    await reached(storage, 10)
+    assert BLOCKS[0].key not in cache.memory, "nobody was told"
+    assert cache.get(BLOCKS[0].key) == b"x" * LENGTH
+    assert cache.get(BLOCKS[1].key) is None
+    storage.give(2 * LENGTH)
+    await ended(cache)
+    assert cache.memory.used == len(BLOCKS) * LENGTH
+
+
+async def test_what_is_dropped_before_its_run_has_ended_needs_no_memory_afterwards(cache: BlockCache) -> None:
+    storage = Storage()
+    cache.fetch(BLOCKS, storage.land)
+    storage.give(LENGTH)
+    await reached(storage, 10)
+    cache.drop([block.key for block in BLOCKS[:2]])
+    assert cache.memory.used == 2 * BLOCKS[0].need, "of those that are still to come"
+    storage.give(2 * LENGTH)
+    await ended(cache)
+    assert [block.key in cache.memory for block in BLOCKS] == [False, True, True]
+    assert cache.memory.used == 2 * LENGTH
 
 
 async def test_a_block_that_cannot_be_had_does_not_fail_those_behind_it(cache: BlockCache) -> None:

@@ -62,6 +62,16 @@ def test_a_segment_is_used_again_when_its_last_view_is_gone(arena: Arena) -> Non
     assert place in {segments.allocate(MIB)[0] for _ in range(3)}
 
 
+def test_those_that_follow_upon_each_other_do_so_in_memory_in_whatever_order_they_became_free(arena: Arena) -> None:
+    segments = Segments(arena)
+    taken = [segments.allocate(MIB) for _ in range(8)]
+    places = [place for place, _ in taken]
+    for number in (6, 1, 7, 0, 3, 2, 5, 4):
+        taken[number] = (0, memoryview(b""))
+    again = [segments.allocate(MIB) for _ in range(8)]
+    assert [place for place, _ in again] == sorted(places)
+
+
 def test_the_last_view_may_go_in_any_thread(arena: Arena) -> None:
     segments = Segments(arena)
     place, view = segments.allocate(MIB)

@@ -207,6 +207,7 @@ def main(sock: int, arena_file: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     process.conceal()
     process.tune()
+    process.stand_back()
     mount = socket.socket(fileno=sock)
     try:
         trio.run(work, mount, arena_file)

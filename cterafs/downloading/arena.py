@@ -15,6 +15,8 @@ from collections import OrderedDict, deque
 from functools import partial
 from typing import Any, Self
 
+from cterafs.downloading.anonymous import anonymous_file
+
 PAGE = mmap.PAGESIZE
 STATES = 1 << 15
 """Landings that can be under way at once: half a gigabyte of files of 16 KiB."""
@@ -63,7 +65,7 @@ class Arena:
         Raises:
             OSError: there is no such memory.
         """
-        file = os.memfd_create("cterafs", os.MFD_CLOEXEC)
+        file = anonymous_file("cterafs")
         try:
             os.ftruncate(file, min(max(LEAST, SPARE * budget), MOST))
             return cls(file)

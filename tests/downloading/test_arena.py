@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from cterafs.downloading import anonymous
 from cterafs.downloading import arena as arenas
+from cterafs.downloading.anonymous import anonymous_file
 from cterafs.downloading.arena import KEPT, PAGE, SLACK, STATE, Arena, Full, Segments
 
 MIB = 1 << 20
+HUGE = 2 * MIB
 
 
-@pytest.fixture
-def arena() -> Iterator[Arena]:
+def refuse(*_: object) -> None:
+    """As a system does where somebody has no right to mount."""
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+@pytest.fixture(params=["huge pages", "small pages"])
+def arena(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arena]:
+    if request.param == "small pages":
+        monkeypatch.setattr(anonymous, "_of_huge_pages", refuse)
     arena = Arena.create(64 * MIB)
     yield arena
     arena.close()
@@ -160,3 +175,38 @@ def test_no_budget_is_too_large_for_addresses() -> None:
     _, view = Segments(arena).allocate(PAGE)
     view[:] = bytes(PAGE)
     arena.close()
+
+
+WITHOUT_PRIVILEGES = """
+import os
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+from cterafs.downloading.arena import Arena
+arena = Arena.create(1 << 20)
+arena.view(0, 1)[:] = b"x"
+print(os.readlink(f"/proc/self/fd/{arena.file}"), os.fstat(arena.file).st_blocks)
+"""
+
+
+def test_whoever_may_mount_has_huge_pages_and_nothing_is_mounted() -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    file = anonymous_file("pages")
+    try:
+        os.ftruncate(file, 64 * MIB)
+        with mmap.mmap(file, 64 * MIB) as memory:
+            memory[::HUGE] = bytes(64 * MIB // HUGE)
+            given = os.fstat(file).st_blocks * 512 // HUGE
+        assert given > 16, "the kernel gives them as far as it has any"
+        assert os.fstatvfs(file).f_blocks == 0, "no limit"
+        assert os.fstat(file).st_nlink == 0
+        assert not os.get_inheritable(file)
+        assert Path("/proc/self/mountinfo").read_text() == before
+    finally:
+        os.close(file)
+
+
+def test_without_privileges_pages_are_small() -> None:
+    command = [sys.executable, "-c", WITHOUT_PRIVILEGES]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["/memfd:cterafs", "(deleted)", str(PAGE // 512)]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from cterafs.model import Change
-from cterafs.namespace.disk import disk_errors
+from cterafs.namespace.disk import commit, disk_errors
 
 
 class Batch:
@@ -34,14 +33,10 @@ class Batch:
         """
         with disk_errors(self._database, "written"):
             try:
-                self._db.execute("COMMIT")
+                commit(self._db)
             except sqlite3.Error:
                 self.rollback()
                 raise
-        # The first to read what was committed notes that on the disk (a read mark of the log's index), and would wait
-        # where it hangs by then. It is committed, whatever comes of this.
-        with contextlib.suppress(sqlite3.Error):
-            self._db.execute("SELECT id FROM state").fetchone()
 
     def rollback(self) -> None:
         """Leaves the state as it was. Harmless where SQLite has rolled back by itself."""

@@ -64,3 +64,11 @@ def interruptible(alive: Callable[[], None] | None, *connections: sqlite3.Connec
     finally:
         for db in connections:
             db.set_progress_handler(None, 0)
+
+
+def commit(db: sqlite3.Connection) -> None:
+    """Commits, and takes note of that as the first reader would: by a read mark in the log's index, which is on the
+    disk. Whoever came first once the disk hangs would wait for it."""
+    db.execute("COMMIT")
+    with contextlib.suppress(sqlite3.Error, MemoryError):  # it is committed, whatever comes of this
+        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()

@@ -15,7 +15,7 @@ from cterafs.model import Change, Cursor, Event, FolderInfo
 from cterafs.namespace import naming
 from cterafs.namespace.batch import Batch
 from cterafs.namespace.building import attach, build, concerns_readers, detach, folded
-from cterafs.namespace.disk import disk_errors, interruptible
+from cterafs.namespace.disk import commit, disk_errors, interruptible
 from cterafs.namespace.edit import Edit, Totals
 from cterafs.namespace.findable import make_findable
 from cterafs.namespace.guid import guid_key
@@ -172,7 +172,7 @@ class Tree:
         self._logged = 0
         with self._editing():
             self._known.stale.merge(self._db)
-            self._db.execute("COMMIT")
+            commit(self._db)
         with disk_errors(self.store.database, "written"):
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
@@ -193,7 +193,7 @@ class Tree:
             text = msgspec.json.encode(sorted(set(selection))).decode()
             # Where nothing is known yet, there is nothing to mark and to sweep.
             self._set(cursor=None, selection=text, relist=LISTING if known else IDLE)
-            self._db.execute("COMMIT")
+            commit(self._db)
         self._discard_staging()
 
     @property
@@ -260,7 +260,7 @@ class Tree:
             staging = Staging.begin(self.store.staging, self._db)
             with self._editing():
                 self._set(staging=1)
-                self._db.execute("COMMIT")
+                commit(self._db)
             self._staging = staging
         staging.stage(events, cursor, complete=complete)
         return Batch(staging.db, staging.path, staging.forget, ())
@@ -385,7 +385,7 @@ class Tree:
                 self._finish(edit)
                 self._set(layout=self._layout)
             self._set(open=OPEN)
-            self._db.execute("COMMIT")
+            commit(self._db)
 
     def _state(self, column: str) -> Any:
         return self._db.execute(f"SELECT {column} FROM state").fetchone()[0]

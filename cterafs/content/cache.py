@@ -81,14 +81,20 @@ class BlockCache:
         self._stats.hits += count
 
     def get(self, key: BlockKey) -> Plain | None:
-        """A block that is in memory, or has just arrived there."""
-        self._take_in(key)
-        return self.memory.get(key)
+        """A block that is in memory, or has arrived in a run that still goes on."""
+        flight = self._flights.get(key) if self._flights else None
+        if flight is None:
+            return self.memory.get(key)
+        # It stays where it is: what others wait for might push it out of the memory as soon as it came there.
+        return flight.landing.take() if flight.landing.complete else None
 
     def drop(self, keys: Sequence[BlockKey]) -> None:
-        """Nobody will read these blocks again. Those that are still arriving come all the same."""
+        """Nobody will read these blocks again. Those that are still arriving come all the same, and what arrived in a
+        run that still goes on takes its memory until that ends, though it does not count any more."""
         for key in keys:
-            self._take_in(key)
+            flight = self._flights.get(key)
+            if flight is not None and flight.landing.complete:
+                self._look_at(flight)
         self.memory.drop(keys)
 
     async def read(self, wanted: Wanted, start: int, stop: int, land: Land) -> memoryview:
@@ -252,12 +258,6 @@ class BlockCache:
         self._called = False
         while self._heard:
             self._look_at(self._heard.popleft())
-
-    def _take_in(self, key: BlockKey) -> None:
-        """Nobody is told that a block arrived which nobody waited for, before its run ends."""
-        flight = self._flights.get(key)
-        if flight is not None and flight.landing.complete:
-            self._look_at(flight)
 
     def _look_at(self, flight: Flight) -> None:
         landing = flight.landing

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 
@@ -35,7 +36,7 @@ def anonymous_file(name: str) -> int:
     """
     try:
         return _of_huge_pages()
-    except (OSError, AttributeError) as error:  # it takes the right to mount, Linux 5.2, and a C library that knows it
+    except OSError as error:  # it takes the right to mount
         log.debug("no huge pages: %s", error)
         return os.memfd_create(name, os.MFD_CLOEXEC)
 
@@ -44,11 +45,13 @@ def _of_huge_pages() -> int:
     """In a tmpfs of its own, which is mounted nowhere: what memfd_create(2) makes is in one that is set up for all."""
     libc = ctypes.CDLL(None, use_errno=True)
 
-    def call(function: str, *arguments: int | bytes | None) -> int:
-        result = int(getattr(libc, function)(*arguments))
+    def call(name: str, *arguments: int | bytes | None) -> int:
+        function = getattr(libc, name, None)
+        if function is None:
+            raise OSError(errno.ENOSYS, f"this C library has no {name}")
+        result = int(function(*arguments))
         if result < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, f"{function}: {os.strerror(code)}")
+            raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
         return result
 
     with contextlib.ExitStack() as opened:

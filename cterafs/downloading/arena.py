@@ -23,9 +23,14 @@ STATES = 1 << 15
 STATE = 8
 """Integers of 64 bits that each has, more than `direct.landing.State` needs: a line of the processor's cache."""
 STATES_SIZE = STATES * STATE * 8
-SPARE = 32
+SPARE = 64
 """Times the budget that the arena's addresses span. Each size of segments, by powers of two, takes twice the budget at
-most, and there are 12 from 4 KiB to 8 MiB."""
+most, and there are 12 from 4 KiB to 8 MiB: so either half has room for them."""
+HUGE = 2 << 20
+"""Bytes of a huge page, and what the arena's halves begin at a multiple of."""
+SNUG, LOOSE = 256 << 10, 16
+"""Bytes of the smallest segment on huge pages, and the part of it, a 16th, that may be left over. A huge page is given
+as a whole: with blocks of 72 KiB in segments of 128 KiB, the rest would take as much memory again."""
 LEAST, MOST = 16 << 30, 32 << 40
 """Bytes of addresses: a process has 128 TiB."""
 KEPT = 64 << 20
@@ -46,6 +51,9 @@ class Arena:
     Args:
         file: a descriptor of the anonymous file behind it, as long as there shall be addresses; closed in the end.
 
+    Attributes:
+        huge: from this place on, pages are huge ones, if the file's are at all.
+
     Raises:
         OSError: there are not as many addresses.
     """
@@ -55,6 +63,9 @@ class Arena:
         self.size = os.fstat(file).st_size
         self.memory = mmap.mmap(file, self.size)
         self.memory.madvise(mmap.MADV_DONTDUMP)  # contents of files have no place in a core file
+        self.huge = self.size // 2 // HUGE * HUGE
+        with contextlib.suppress(OSError):  # then there are no huge pages anyway
+            self.memory.madvise(mmap.MADV_NOHUGEPAGE, 0, self.huge)
         self._view = memoryview(self.memory)
         self._states = self._view[:STATES_SIZE].cast("Q")
 
@@ -98,9 +109,11 @@ class Segments:
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
-        self._end = -(-STATES_SIZE // PAGE) * PAGE
+        self._ends = {False: -(-STATES_SIZE // PAGE) * PAGE, True: arena.huge}  # by whether pages are huge
+        self._limits = {False: arena.huge, True: arena.size}
         self._types: dict[int, Any] = {}
-        self._free: dict[int, list[int]] = {}  # heaps: blocks that follow upon each other get places that do
+        # By length and pages. Heaps: blocks that follow upon each other get places that do.
+        self._free: dict[tuple[int, bool], list[int]] = {}
         self._pages: dict[int, int] = {}  # bytes, by the place of a segment, that there may be pages for
         self._idle: OrderedDict[int, None] = OrderedDict()  # free segments with pages, the longest free first
         self._idle_bytes = 0
@@ -115,7 +128,7 @@ class Segments:
         """
         self._reclaim()
         whole = max(PAGE, 1 << (length - 1).bit_length())
-        place = self._place(whole)
+        place = self._place(whole, whole >= SNUG and (whole - length) * LOOSE <= whole)
         pages = -(-length // PAGE) * PAGE
         if self._pages.get(place, 0) > pages + SLACK:
             self._give_back(place, pages)
@@ -127,25 +140,25 @@ class Segments:
         self._in_use[place] = weakref.ref(anchor, partial(_leave, self._left, place, whole))
         return place, memoryview(anchor).cast("B")[:length]
 
-    def _place(self, whole: int) -> int:
-        free = self._free.get(whole)
+    def _place(self, whole: int, huge: bool) -> int:
+        free = self._free.get((whole, huge))
         if free:
             place = heapq.heappop(free)
             if place in self._idle:
                 del self._idle[place]
                 self._idle_bytes -= self._pages[place]
             return place
-        if self._end + whole > self._arena.size:
+        place = self._ends[huge]
+        if place + whole > self._limits[huge]:
             raise Full
-        place = self._end
-        self._end += whole
+        self._ends[huge] += whole
         return place
 
     def _reclaim(self) -> None:
         while self._left:
             place, whole = self._left.popleft()
             del self._in_use[place]
-            heapq.heappush(self._free.setdefault(whole, []), place)
+            heapq.heappush(self._free.setdefault((whole, place >= self._arena.huge), []), place)
             self._idle[place] = None
             self._idle_bytes += self._pages[place]
         while self._idle_bytes > KEPT:

@@ -16,10 +16,9 @@ import pytest
 from cterafs.downloading import anonymous
 from cterafs.downloading import arena as arenas
 from cterafs.downloading.anonymous import anonymous_file
-from cterafs.downloading.arena import KEPT, PAGE, SLACK, STATE, Arena, Full, Segments
+from cterafs.downloading.arena import HUGE, KEPT, LOOSE, PAGE, SLACK, STATE, Arena, Full, Segments
 
 MIB = 1 << 20
-HUGE = 2 * MIB
 
 
 def refuse(*_: object) -> None:
@@ -138,7 +137,7 @@ def test_memory_that_is_used_again_does_not_go_back(arena: Arena) -> None:
 
 def test_a_short_block_does_not_keep_the_pages_of_a_long_one(arena: Arena) -> None:
     segments = Segments(arena)
-    place, view = segments.allocate(8 * MIB)
+    place, view = segments.allocate(7 * MIB)
     view[:] = bytes(len(view))
     del view
     again, view = segments.allocate(4 * MIB + 1)
@@ -150,8 +149,8 @@ def test_a_short_block_does_not_keep_the_pages_of_a_long_one(arena: Arena) -> No
 
 def test_what_lies_behind_pages_that_go_back_stays(arena: Arena) -> None:
     segments = Segments(arena)
-    place, view = segments.allocate(8 * MIB)
-    behind, neighbour = segments.allocate(8 * MIB)
+    place, view = segments.allocate(7 * MIB)
+    behind, neighbour = segments.allocate(7 * MIB)
     assert behind == place + 8 * MIB
     neighbour[:] = b"x" * len(neighbour)
     del view
@@ -159,15 +158,17 @@ def test_what_lies_behind_pages_that_go_back_stays(arena: Arena) -> None:
     assert bytes(neighbour) == b"x" * len(neighbour)
 
 
-def test_there_is_an_end_to_it(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arena, "size", 16 * MIB)
+@pytest.mark.parametrize("length", [3 * MIB, 4 * MIB])
+def test_there_is_an_end_to_it(arena: Arena, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    monkeypatch.setattr(arena, "huge", 16 * MIB)
+    monkeypatch.setattr(arena, "size", 28 * MIB)
     segments = Segments(arena)
-    taken = [segments.allocate(4 * MIB) for _ in range(3)]
+    taken = [segments.allocate(length) for _ in range(3)]
     with pytest.raises(Full):
-        segments.allocate(4 * MIB)
+        segments.allocate(length)
     place, view = taken.pop()
     del view
-    assert segments.allocate(3 * MIB)[0] == place
+    assert segments.allocate(length)[0] == place
 
 
 def test_no_budget_is_too_large_for_addresses() -> None:
@@ -179,10 +180,10 @@ def test_no_budget_is_too_large_for_addresses() -> None:
 
 WITHOUT_PRIVILEGES = """
 import os
+from cterafs.downloading.arena import Arena
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
-from cterafs.downloading.arena import Arena
 arena = Arena.create(1 << 20)
 arena.view(0, 1)[:] = b"x"
 print(os.readlink(f"/proc/self/fd/{arena.file}"), os.fstat(arena.file).st_blocks)
@@ -190,18 +191,19 @@ print(os.readlink(f"/proc/self/fd/{arena.file}"), os.fstat(arena.file).st_blocks
 
 
 def test_whoever_may_mount_has_huge_pages_and_nothing_is_mounted() -> None:
-    before = Path("/proc/self/mountinfo").read_text()
     file = anonymous_file("pages")
     try:
         os.ftruncate(file, 64 * MIB)
         with mmap.mmap(file, 64 * MIB) as memory:
             memory[::HUGE] = bytes(64 * MIB // HUGE)
-            given = os.fstat(file).st_blocks * 512 // HUGE
-        assert given > 16, "the kernel gives them as far as it has any"
+            given = os.fstat(file).st_blocks * 512
+        assert given >= HUGE, "not one of 32"
+        found = os.fstat(file)
         assert os.fstatvfs(file).f_blocks == 0, "no limit"
-        assert os.fstat(file).st_nlink == 0
+        assert found.st_nlink == 0
         assert not os.get_inheritable(file)
-        assert Path("/proc/self/mountinfo").read_text() == before
+        device = f" {os.major(found.st_dev)}:{os.minor(found.st_dev)} "
+        assert device not in Path("/proc/self/mountinfo").read_text()
     finally:
         os.close(file)
 
@@ -210,3 +212,23 @@ def test_without_privileges_pages_are_small() -> None:
     command = [sys.executable, "-c", WITHOUT_PRIVILEGES]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["/memfd:cterafs", "(deleted)", str(PAGE // 512)]
+
+
+@pytest.mark.parametrize("length", [5_000, 72 << 10, 250_000, 256 << 10, 260 << 10, 1088 << 10, MIB, 4 * MIB])
+def test_blocks_take_no_more_memory_than_they_have_bytes(arena: Arena, length: int) -> None:
+    """Give or take a 16th, what is left over of their last pages, and a huge page that is not full yet."""
+    segments = Segments(arena)
+    held = []
+    for _ in range(min(1000, 32 * MIB // length)):
+        held.append(segments.allocate(length)[1])
+        held[-1][:] = bytes(length)
+    needed = sum(-(-len(view) // PAGE) * PAGE for view in held)
+    assert memory(arena) <= needed * (1 + 1 / LOOSE) + HUGE
+
+
+def test_blocks_that_fill_their_segments_are_on_huge_pages(arena: Arena) -> None:
+    """If there are any."""
+    segments = Segments(arena)
+    small, large = [PAGE, 128 << 10, 260 << 10, 800 << 10], [256 << 10, 250 << 10, MIB, 4 * MIB]
+    assert not any(segments.allocate(length)[0] >= arena.huge for length in small)
+    assert all(segments.allocate(length)[0] >= arena.huge for length in large)

@@ -60,6 +60,7 @@ def stand_back() -> None:
     """Threads that this one starts from now on, and itself, do not interrupt others when they wake up: that is left to
     who waits for an answer. A cold read of blocks of 256 KiB is 1.07 times as fast if those who download do so."""
     try:
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:  # and nobody has chosen something else for us
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     except OSError as error:
         log.debug("this process may not choose how it is scheduled: %s", error)

@@ -44,9 +44,16 @@ class _Patience:
         """Nobody waits."""
 
 
+def _connected() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a connection by TCP, which `socket.socketpair` does not give."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        return ours, server.accept()[0]
+
+
 def _from_storage(data: bytes, *, whole: bool) -> bytes | None:
     """The body; None where there is none to be had."""
-    ours, theirs = socket.socketpair()
+    ours, theirs = _connected()
     with ours, theirs:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         theirs.setblocking(False)

@@ -75,7 +75,7 @@ class ReadAhead:
         if self._cache.memory.contended:
             pattern.shrink()
             pattern.maximum = 0
-        advice = pattern.observe(read, size)
+        advice = pattern.observe(read, size, here=here)
         if lost or not advice.expected:
             for prefetch in self._prefetches:
                 if not pattern.wants(prefetch.wanted, size):

@@ -39,7 +39,7 @@ class Reader:
     def ready(self, offset: int, size: int) -> bytes | memoryview | None:
         """As `read`, if nothing has to be waited for; otherwise None."""
         wanted = Extent(offset, min(offset + size, self.source.size))
-        if not len(wanted):
+        if wanted.stop <= offset:
             return b""
         chunks = self.source.known(wanted)
         data = self.source.ready(chunks, wanted)

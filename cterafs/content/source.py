@@ -232,8 +232,8 @@ def _covering(chunks: Sequence[Chunk], size: int) -> tuple[Chunk, ...]:
 
 def _cut(data: memoryview, chunk: Chunk, wanted: Extent) -> memoryview:
     """The part of a block that was asked for, not copied."""
-    part = chunk.extent.intersect(wanted)
-    return data[part.start - chunk.extent.start : part.stop - chunk.extent.start]
+    start = chunk.extent.start
+    return data[max(0, wanted.start - start) : wanted.stop - start]
 
 
 def origin(chunk: Chunk) -> str:

@@ -97,6 +97,9 @@ class Advice(msgspec.Struct, frozen=True, gc=False):
     expected: bool = False
 
 
+ELSEWHERE = Advice((), random=True)
+
+
 @dataclass(slots=True, eq=False)
 class _Stream:
     """One place that a reader goes on from; in the coordinates of the mirrored file if it goes backwards.
@@ -233,12 +236,17 @@ class AccessPattern:
         self._turn = 0
         self._scattered = 0
 
-    def observe(self, read: Extent, size: int) -> Advice:
-        """Takes note of one read of a file of `size` bytes."""
+    def observe(self, read: Extent, size: int, *, here: bool = False) -> Advice:
+        """Takes note of one read of a file of `size` bytes.
+
+        Args:
+            here: there was nothing to fetch for it. Where the access is random, such a read begins no stream, which
+                would take it 6 us: one that goes on from there is met where it comes to what has to be fetched.
+        """
         self._turn += 1
         stream = self._expecting(read, size)
         if stream is None:
-            return self._begin(read, size)
+            return ELSEWHERE if here and self._scattered >= SCATTERED else self._begin(read, size)
         self._scattered = 0
         if stream is not self._streams[0]:
             self._streams.remove(stream)

@@ -13,6 +13,7 @@ from cterafs.content.window import (
     LOYALTY,
     PASSED,
     PLACES,
+    SCATTERED,
     SMALL_FILE,
     SMALL_HEAD,
     SMALL_READ,
@@ -275,6 +276,33 @@ def test_random_reads_that_are_at_equal_distances_by_chance_are_random_all_the_s
     pattern = AccessPattern(MAXIMUM)
     offsets = [100 * MIB, 130 * MIB, 160 * MIB, 171 * MIB, 185 * MIB, 163 * MIB]
     assert all(advice.random for advice in advices(pattern, *offsets, length=4 * KIB))
+
+
+def at_random(pattern: AccessPattern, count: int = SCATTERED) -> None:
+    observe(pattern, *random.Random(5).sample(range(500 * MIB, SIZE, MIB), count), length=4 * KIB)
+
+
+def test_a_random_read_that_finds_everything_begins_no_stream() -> None:
+    pattern = AccessPattern(MAXIMUM)
+    at_random(pattern)
+    assert pattern.observe(Extent(0, READ), SIZE, here=True) == Advice((), random=True)
+    assert observe(pattern, READ) == [], "which would be the second of a stream"
+    assert lengths(observe(pattern, 2 * READ)) == [INITIAL]
+
+
+def test_until_access_is_random_such_a_read_is_one_like_any_other() -> None:
+    pattern = AccessPattern(MAXIMUM)
+    at_random(pattern, SCATTERED - 1)
+    pattern.observe(Extent(0, READ), SIZE, here=True)
+    assert lengths(observe(pattern, READ)) == [INITIAL]
+
+
+def test_a_stream_goes_on_where_it_finds_everything() -> None:
+    pattern = AccessPattern(MAXIMUM)
+    at_random(pattern)
+    observe(pattern, 0)
+    advice = pattern.observe(Extent(READ, 2 * READ), SIZE, here=True)
+    assert lengths(list(advice.extents)) == [INITIAL]
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

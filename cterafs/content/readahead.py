@@ -68,7 +68,7 @@ class ReadAhead:
             Whether the read is a random one, so that no more than its bytes are of use (see `window.Advice`).
         """
         pattern, size = self._pattern, self._source.size
-        lost = self._came_too_early(chunks, here)
+        lost = bool(self._unread) and self._came_too_early(chunks, here)
         if lost:
             pattern.lost(read, size)
         pattern.maximum = self._budget.share(self, self._file)

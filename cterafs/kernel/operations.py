@@ -62,22 +62,9 @@ def answers(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corou
     async def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await operation(*args, **kwargs)
-        except FUSEError:
-            raise
-        except FilesystemError as error:  # an answer like any other
-            raise FUSEError(error.code) from None
-        except CteraError as error:
-            operations: Any = args[0]
-            if not error.reported:
-                error.reported = True
-                operations.volume.stats.failed(error)
-                log.warning("%s: %s", operation.__name__, error)
-            raise FUSEError(error.code) from None
         except Exception as error:
-            operations = args[0]
-            operations.volume.stats.failed(error)
-            log.exception("%s failed unexpectedly", operation.__name__)
-            raise FUSEError(errno.EIO) from None
+            operations: Any = args[0]
+            raise operations.failed(operation.__name__, error) from None
 
     return run
 
@@ -101,6 +88,22 @@ class Operations(pyfuse3.Operations):
         self._file_mode = (stat.S_IFREG | 0o444) & ~presentation.umask
         self._directory_mode = (stat.S_IFDIR | 0o555) & ~presentation.umask
         self._scratch = (self._blank(is_dir=False), self._blank(is_dir=True))
+
+    def failed(self, operation: str, error: Exception) -> FUSEError:
+        """What the kernel is told of an exception. It is logged, unless it is an answer like any other."""
+        if isinstance(error, FUSEError):
+            return error
+        if isinstance(error, FilesystemError):
+            return FUSEError(error.code)
+        if isinstance(error, CteraError):
+            if not error.reported:
+                error.reported = True
+                self.volume.stats.failed(error)
+                log.warning("%s: %s", operation, error)
+            return FUSEError(error.code)
+        self.volume.stats.failed(error)
+        log.error("%s failed unexpectedly", operation, exc_info=error)
+        return FUSEError(errno.EIO)
 
     # --- names ------------------------------------------------------------------------------------------------------
 
@@ -191,10 +194,12 @@ class Operations(pyfuse3.Operations):
         handle, keep_cache = await self.volume.open(Inode(inode))
         return FileInfo(fh=FileHandleT(handle), keep_cache=keep_cache)
 
-    @answers
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]  # any buffer will do
-        data = self.volume.ready(fh, off, size)
-        return await self.volume.read(fh, off, size) if data is None else data
+        try:  # not by `answers`, which would be one more coroutine for each 4 KiB of a random read
+            data = self.volume.ready(fh, off, size)
+            return await self.volume.read(fh, off, size) if data is None else data
+        except Exception as error:
+            raise self.failed("read", error) from None
 
     async def release(self, fh: FileHandleT) -> None:
         self.volume.close(fh)

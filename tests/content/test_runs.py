@@ -130,6 +130,7 @@ async def test_what_has_arrived_is_there_before_its_run_has_ended(cache: BlockCa
 async def test_what_has_arrived_is_not_pushed_out_by_those_that_wait_for_room(nursery: trio.Nursery) -> None:
     cache, storage = BlockCache(BlockMemory(4 * LENGTH), nursery, Stats()), Storage()
     cache.fetch(BLOCKS[:2], storage.land)
+    await reached(storage, 0)
     cache.fetch(BLOCKS[2:], storage.land)
     storage.give(LENGTH)
     await reached(storage, 10)

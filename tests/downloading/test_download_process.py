@@ -70,24 +70,6 @@ async def test_blocks_land_in_memory_that_this_process_sees(store: Store, runnin
 
 
 @pytest.mark.trio
-async def test_its_threads_interrupt_nobody(store: Store, running: Running) -> None:
-    gate = threading.Event()
-    store.script = lambda exchange: gate.wait(PATIENCE) and exchange.answer(block(number(exchange)))
-    source, landings = listed(store, 4)
-    async with running() as process, trio.open_nursery() as nursery:
-        nursery.start_soon(process.land, source, landings)
-        with trio.fail_after(PATIENCE):
-            while not store.server.exchanges:
-                await trio.lowlevel.checkpoint()
-        threads = [int(name) for name in os.listdir(f"/proc/{process.pid}/task")]  # noqa: PTH208  # a directory of /proc
-        policies = [os.sched_getscheduler(thread) for thread in threads]
-        gate.set()
-    assert set(policies) == {os.SCHED_BATCH}
-    assert len(policies) > 1
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER, "that is for them alone"
-
-
-@pytest.mark.trio
 async def test_a_block_is_read_while_it_arrives(store: Store, running: Running) -> None:
     gate = threading.Event()
 

@@ -24,7 +24,7 @@ from cterafs.demo.namespace import Namespace
 from cterafs.errors import StaleInode
 from cterafs.model import ROOT_INODE, Dirent, Inode, Node
 
-HISTORIES = int(os.environ.get("CTERAFS_HISTORIES", "2000"))
+HISTORIES = int(os.environ.get("CTERAFS_HISTORIES", "1000"))
 IN_THREADS = HISTORIES // 20
 
 STEPS = 12  # in a history, at most; each is a batch of several changes

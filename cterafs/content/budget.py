@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import NamedTuple
 
 PART = 6
@@ -22,8 +21,7 @@ class File(NamedTuple):
     size: int
 
 
-@dataclass(slots=True)
-class _Reader:
+class _Reader(NamedTuple):
     turn: int
     file: File | None
 
@@ -51,12 +49,8 @@ class Budget:
     def share(self, reader: object, file: File | None = None) -> int:
         """What `reader`, who reads now, may be ahead, in bytes."""
         self._turn += 1
-        known = self._readers.get(reader)
-        if known is None:
-            self._readers[reader] = _Reader(self._turn, file)
-        else:
-            known.turn, known.file = self._turn, file
-            self._readers.move_to_end(reader)
+        self._readers[reader] = _Reader(self._turn, file)
+        self._readers.move_to_end(reader)
         while self._turn - next(iter(self._readers.values())).turn > RECENT:
             self._readers.popitem(last=False)
         return min(self._maximum, self._memory // PART // len(self._readers))

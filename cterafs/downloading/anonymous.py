@@ -20,12 +20,12 @@ FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 1, 6
 FSMOUNT_CLOEXEC = 1
 MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 2, 4, 8
 
-HUGE = {
+OPTIONS = {
     b"huge": b"always",  # as far as there are any: otherwise the kernel takes small ones
     b"size": b"0",  # no limit, as without huge pages; otherwise half of the machine's memory
     b"mode": b"0700",
 }
-"""Options of tmpfs(5)."""
+"""Of tmpfs(5)."""
 
 
 def anonymous_file(name: str) -> int:
@@ -57,7 +57,7 @@ def _of_huge_pages() -> int:
     with contextlib.ExitStack() as opened:
         context = call("fsopen", b"tmpfs", FSOPEN_CLOEXEC)
         opened.callback(os.close, context)
-        for option, value in HUGE.items():
+        for option, value in OPTIONS.items():
             call("fsconfig", context, FSCONFIG_SET_STRING, option, value, 0)
         call("fsconfig", context, FSCONFIG_CMD_CREATE, None, None, 0)
         attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC

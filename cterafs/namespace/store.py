@@ -113,14 +113,13 @@ class Store:
             raise errors.StateError(f"there is no index in {directory} yet; mount once to make it")
         store = cls(path, read_only=read_only)
         with explained(path):
-            db = store._connect()
             try:
-                store.crashed = prepare(db, path, read_only=read_only)
+                db = store._connect()
                 store._idle.append(db)
+                store.crashed = prepare(db, path, read_only=read_only)
                 if not read_only:
                     store._open_readers()
             except BaseException:
-                db.close()
                 store.close()
                 raise
         return store

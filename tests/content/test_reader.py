@@ -15,6 +15,7 @@ from cterafs.content.memory import BlockMemory
 from cterafs.content.readahead import PARALLEL, ReadAhead
 from cterafs.content.reader import FAILURE_MEMORY, Reader
 from cterafs.content.source import BlockSource
+from cterafs.content.window import AccessPattern, Advice
 from cterafs.errors import BlockInfo, DirectIOError, DownloadError, DownloadTimeout
 from cterafs.model import ROOT_INODE, Chunk, Extent, Inode, Node
 from cterafs.stats import Stats
@@ -256,3 +257,20 @@ async def test_read_ahead_that_fails_unforeseen_ends_nothing_else(
     await trio.testing.wait_all_tasks_blocked()
     assert "failed unexpectedly" in caplog.text
     assert len(await reading.read(8 * BLOCK, BLOCK)) == BLOCK
+
+
+async def test_the_pattern_is_told_of_what_was_at_hand(
+    remote: Remote, cache: BlockCache, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, observe = [], AccessPattern.observe
+
+    def spy(pattern: AccessPattern, read: Extent, size: int, *, here: bool = False) -> Advice:
+        told.append(here)
+        return observe(pattern, read, size, here=here)
+
+    monkeypatch.setattr(AccessPattern, "observe", spy)
+    one = reader(remote, cache, nursery)
+    monkeypatch.setattr(one.source, "known", lambda extent: [Chunk(Extent(0, BLOCK), "https://s/0")])
+    await one.read(0, BLOCK)
+    assert one.ready(0, BLOCK) is not None
+    assert told == [False, True]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from real_mount import Mount, finish
+from small_disk import SmallDisk
 
 from cterafs.demo.server import EmbeddedPortal
 
@@ -30,3 +31,9 @@ def mount(portal: EmbeddedPortal, tmp_path: Path) -> Iterator[Mount]:
     mount = Mount(portal, tmp_path)
     yield mount
     finish(mount)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with SmallDisk(tmp_path) as disk:
+        yield disk

@@ -26,12 +26,6 @@ from starlette.responses import Response
 from cterafs.demo.server import EmbeddedPortal
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    with SmallDisk(tmp_path) as disk:
-        yield disk
-
-
 @pytest.fixture(autouse=True)
 def files(portal: EmbeddedPortal) -> None:
     fill(portal)

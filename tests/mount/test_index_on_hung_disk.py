@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from real_mount import DEADLINE
@@ -17,12 +16,6 @@ from cterafs.namespace.tree import Tree
 
 READERS = 8  # at once
 ROUNDS = 50
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    with SmallDisk(tmp_path) as disk:
-        yield disk
 
 
 @pytest.fixture

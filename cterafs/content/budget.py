@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import NamedTuple
 
 PART = 6
@@ -21,9 +22,10 @@ class File(NamedTuple):
     size: int
 
 
-class _Reader(NamedTuple):
-    turn: int
+@dataclass(slots=True)
+class _Reader:
     file: File | None
+    turn: int = 0
 
 
 class Budget:
@@ -49,8 +51,12 @@ class Budget:
     def share(self, reader: object, file: File | None = None) -> int:
         """What `reader`, who reads now, may be ahead, in bytes."""
         self._turn += 1
-        self._readers[reader] = _Reader(self._turn, file)
-        self._readers.move_to_end(reader)
+        known = self._readers.get(reader)
+        if known is None:
+            known = self._readers[reader] = _Reader(file)
+        else:
+            self._readers.move_to_end(reader)
+        known.turn = self._turn
         while self._turn - next(iter(self._readers.values())).turn > RECENT:
             self._readers.popitem(last=False)
         return min(self._maximum, self._memory // PART // len(self._readers))

@@ -58,24 +58,38 @@ class ReadAhead:
         self._prefetches: set[_Prefetch] = set()
         self._unread: set[int] = set()  # the offsets of blocks that were fetched ahead
 
-    def observe(self, read: Extent, chunks: Sequence[Chunk], *, here: bool = False) -> bool:
+    def observe(self, read: Extent, chunks: Sequence[Chunk]) -> bool:
         """Takes note of a read, which `chunks` hold; starts to fetch what should follow, ends fetching what will not.
-
-        Args:
-            here: all of them are known to be in memory.
 
         Returns:
             Whether the read is a random one, so that no more than its bytes are of use (see `window.Advice`).
         """
+        return self._follow(read, lost=bool(self._unread) and self._came_too_early(chunks))
+
+    def found(self, read: Extent, chunks: Sequence[Chunk]) -> None:
+        """Takes note of a read whose chunks were all in memory."""
+        if self._unread:
+            self._unread.difference_update([chunk.extent.start for chunk in chunks])
+        if self._pattern.wanders(read, self._source.size):
+            self._budget.share(self, self._file)  # it is read, so it counts
+        else:
+            self._follow(read, lost=False)
+
+    def close(self) -> None:
+        """Cancels what is under way."""
+        self._budget.leave(self)
+        for prefetch in self._prefetches:
+            prefetch.scope.cancel()
+
+    def _follow(self, read: Extent, *, lost: bool) -> bool:
         pattern, size = self._pattern, self._source.size
-        lost = bool(self._unread) and self._came_too_early(chunks, here)
         if lost:
             pattern.lost(read, size)
         pattern.maximum = self._budget.share(self, self._file)
         if self._cache.memory.contended:
             pattern.shrink()
             pattern.maximum = 0
-        advice = pattern.observe(read, size, here=here)
+        advice = pattern.observe(read, size)
         if lost or not advice.expected:
             for prefetch in self._prefetches:
                 if not pattern.wants(prefetch.wanted, size):
@@ -88,19 +102,13 @@ class ReadAhead:
             self._nursery.start_soon(self._run, prefetch)
         return advice.random
 
-    def close(self) -> None:
-        """Cancels what is under way."""
-        self._budget.leave(self)
-        for prefetch in self._prefetches:
-            prefetch.scope.cancel()
-
-    def _came_too_early(self, chunks: Sequence[Chunk], here: bool) -> bool:
+    def _came_too_early(self, chunks: Sequence[Chunk]) -> bool:
         """Whether one of these blocks was fetched ahead, and evicted before this, its first read."""
         lost = False
         for chunk in chunks:
             if chunk.extent.start in self._unread:
                 self._unread.discard(chunk.extent.start)
-                lost |= not (here or self._source.cached(chunk))
+                lost |= not self._source.cached(chunk)
         return lost
 
     async def _run(self, prefetch: _Prefetch) -> None:

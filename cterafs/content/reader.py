@@ -44,7 +44,7 @@ class Reader:
         chunks = self.source.known(wanted)
         data = self.source.ready(chunks, wanted)
         if data is not None:
-            self._readahead.observe(wanted, chunks, here=True)
+            self._readahead.found(wanted, chunks)
             self._count(data)
         return data
 

@@ -62,7 +62,7 @@ SCATTERED = 8
 """Reads in a row without a stream that make an access random: from then on, a stream takes two reads that meet."""
 
 LOYALTY = 64
-"""Reads elsewhere after which a stream that used to be returned to is taken for left."""
+"""Reads elsewhere, except those that wander, after which a stream that used to be returned to is taken for left."""
 
 SMALL_READ = 512 << 10
 """Bytes of the largest read that can be a random one: of a page of a mapping that is touched, the kernel makes as much
@@ -95,9 +95,6 @@ class Advice(msgspec.Struct, frozen=True, gc=False):
     random: bool
     passed: Extent = NOTHING
     expected: bool = False
-
-
-ELSEWHERE = Advice((), random=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -236,17 +233,18 @@ class AccessPattern:
         self._turn = 0
         self._scattered = 0
 
-    def observe(self, read: Extent, size: int, *, here: bool = False) -> Advice:
-        """Takes note of one read of a file of `size` bytes.
+    def wanders(self, read: Extent, size: int) -> bool:
+        """Whether the access is random and no stream goes on with this read. Where there is nothing to fetch for it
+        either, it is not worth the 6 us of being observed: a stream that begins there is met when it comes to what has
+        to be fetched."""
+        return self._scattered >= SCATTERED and self._expecting(read, size) is None
 
-        Args:
-            here: there was nothing to fetch for it. Where the access is random, such a read begins no stream, which
-                would take it 6 us: one that goes on from there is met where it comes to what has to be fetched.
-        """
+    def observe(self, read: Extent, size: int) -> Advice:
+        """Takes note of one read of a file of `size` bytes."""
         self._turn += 1
         stream = self._expecting(read, size)
         if stream is None:
-            return ELSEWHERE if here and self._scattered >= SCATTERED else self._begin(read, size)
+            return self._begin(read, size)
         self._scattered = 0
         if stream is not self._streams[0]:
             self._streams.remove(stream)

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from played_storage import PlayedStorage
 
-from cterafs.content.budget import PART, Budget
+from cterafs.content.budget import PART, Budget, File
 from cterafs.content.cache import BlockCache
 from cterafs.content.memory import BlockMemory
 from cterafs.content.readahead import PARALLEL, ReadAhead
@@ -259,18 +259,47 @@ async def test_read_ahead_that_fails_unforeseen_ends_nothing_else(
     assert len(await reading.read(8 * BLOCK, BLOCK)) == BLOCK
 
 
-async def test_the_pattern_is_told_of_what_was_at_hand(
-    remote: Remote, cache: BlockCache, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("wanders", [False, True])
+async def test_what_was_at_hand_is_observed_unless_it_wanders(
+    remote: Remote, cache: BlockCache, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, wanders: bool
 ) -> None:
-    told, observe = [], AccessPattern.observe
+    observed, observe = [], AccessPattern.observe
 
-    def spy(pattern: AccessPattern, read: Extent, size: int, *, here: bool = False) -> Advice:
-        told.append(here)
-        return observe(pattern, read, size, here=here)
+    def spy(pattern: AccessPattern, read: Extent, size: int) -> Advice:
+        observed.append(read)
+        return observe(pattern, read, size)
 
     monkeypatch.setattr(AccessPattern, "observe", spy)
+    monkeypatch.setattr(AccessPattern, "wanders", lambda *read: wanders)
+    counted, share = [], Budget.share
+
+    def spy_on_budget(budget: Budget, handle: object, file: File | None = None) -> int:
+        counted.append(file)
+        return share(budget, handle, file)
+
+    monkeypatch.setattr(Budget, "share", spy_on_budget)
     one = reader(remote, cache, nursery)
     monkeypatch.setattr(one.source, "known", lambda extent: [Chunk(Extent(0, BLOCK), "https://s/0")])
     await one.read(0, BLOCK)
+    observed.clear()
     assert one.ready(0, BLOCK) is not None
-    assert told == [False, True]
+    assert observed == ([] if wanders else [Extent(0, BLOCK)])
+    assert len(counted) == 2, "it takes part in what all readers share"
+
+
+async def test_what_was_found_and_then_evicted_was_not_fetched_too_early(
+    remote: Remote, cache: BlockCache, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[Extent] = []
+    monkeypatch.setattr(AccessPattern, "lost", lambda pattern, read, size: lost.append(read))
+    reading = reader(remote, cache, nursery, readahead=SIZE)
+    for offset in range(0, 8 * BLOCK, BLOCK):
+        await reading.read(offset, BLOCK)
+    await trio.testing.wait_all_tasks_blocked()
+    monkeypatch.setattr(reading.source, "known", lambda extent: [Chunk(Extent(8 * BLOCK, 9 * BLOCK), "https://s/8")])
+    assert reading.ready(8 * BLOCK, BLOCK) is not None
+    reading.source.forget()
+    await reading.read(8 * BLOCK, BLOCK)
+    assert not lost
+    await reading.read(9 * BLOCK, BLOCK)
+    assert lost

@@ -282,27 +282,31 @@ def at_random(pattern: AccessPattern, count: int = SCATTERED) -> None:
     observe(pattern, *random.Random(5).sample(range(500 * MIB, SIZE, MIB), count), length=4 * KIB)
 
 
-def test_a_random_read_that_finds_everything_begins_no_stream() -> None:
+def test_a_random_read_that_no_stream_goes_on_with_wanders() -> None:
     pattern = AccessPattern(MAXIMUM)
     at_random(pattern)
-    assert pattern.observe(Extent(0, READ), SIZE, here=True) == Advice((), random=True)
-    assert observe(pattern, READ) == [], "which would be the second of a stream"
-    assert lengths(observe(pattern, 2 * READ)) == [INITIAL]
+    assert pattern.wanders(Extent(0, READ), SIZE)
 
 
-def test_until_access_is_random_such_a_read_is_one_like_any_other() -> None:
+def test_until_access_is_random_no_read_wanders() -> None:
     pattern = AccessPattern(MAXIMUM)
     at_random(pattern, SCATTERED - 1)
-    pattern.observe(Extent(0, READ), SIZE, here=True)
-    assert lengths(observe(pattern, READ)) == [INITIAL]
+    assert not pattern.wanders(Extent(0, READ), SIZE)
 
 
-def test_a_stream_goes_on_where_it_finds_everything() -> None:
+def test_a_read_that_a_stream_goes_on_with_does_not_wander() -> None:
     pattern = AccessPattern(MAXIMUM)
     at_random(pattern)
     observe(pattern, 0)
-    advice = pattern.observe(Extent(READ, 2 * READ), SIZE, here=True)
-    assert lengths(list(advice.extents)) == [INITIAL]
+    assert not pattern.wanders(Extent(READ, 2 * READ), SIZE)
+
+
+def test_to_ask_whether_a_read_wanders_changes_nothing() -> None:
+    pattern = AccessPattern(MAXIMUM)
+    at_random(pattern)
+    pattern.wanders(Extent(0, READ), SIZE)
+    assert observe(pattern, READ) == [], "which would be the second of a stream"
+    assert lengths(observe(pattern, 2 * READ)) == [INITIAL]
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

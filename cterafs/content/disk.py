@@ -11,10 +11,10 @@ import errno
 import logging
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +22,8 @@ from typing import TypeVar
 from cterafs.content import blockfiles
 from cterafs.content.blockcodec import BlockCodec
 from cterafs.content.blockindex import BusyIndex, DamagedIndex, OtherKind, Place
-from cterafs.content.blockstore import BlockStore, Bounds, Encoded
+from cterafs.content.blockstore import BlockStore, Bounds
+from cterafs.content.diskqueue import BATCH, TOUCHED, Item, Loan, Work
 from cterafs.content.memory import BlockKey
 
 log = logging.getLogger(__name__)
@@ -33,17 +34,15 @@ PENDING = 32 << 20
 """Bytes that may wait to be written: 8 blocks of 4 MiB, or what the fastest link brings in 25 ms. They count beside the
 memory's limit."""
 
-BATCH = 8 << 20
-"""Bytes written per transaction, at most: some 10 ms, for which other processes wait, and what a crash may leave."""
+LOANS = 8192
+"""Blocks beyond that which may wait as long as they are in memory anyway: 2 GiB of 256 KiB. A disk takes 300 MiB/s
+where downloads of 1 GiB/s keep both processors busy, so of a file that fits into the memory, two thirds come late."""
 
 PLACES = 8192
 """Blocks of the largest file that is read without asking the portal where they are: of 2 GiB at least."""
 
 NOTE = 5.0
 """Seconds between two notes of which blocks were asked for; a crash forgets no more."""
-
-TOUCHED = 10_000
-"""Blocks asked for that are noted at once, whatever the time: 1 MiB."""
 
 WATCH = 30.0
 """Seconds between two looks at the free space while nothing is written."""
@@ -56,62 +55,6 @@ RETRY = 60.0
 
 CLOSING = 2.0
 """Seconds that the end of a mount waits for what is still to be written."""
-
-
-@dataclass(eq=False, slots=True)
-class _Item:
-    """A block on its way to the disk; `kept` is for who waits."""
-
-    place: Place
-    data: bytes | memoryview
-    encoded: Encoded | None = None
-    kept: Future[bool] | None = None
-
-    def encode(self, codec: BlockCodec) -> Encoded:
-        if self.encoded is None:
-            self.encoded = Encoded.of(codec, self.place, self.data, wanted=self.kept is not None)
-        return self.encoded
-
-    def settle(self, *, kept: bool) -> None:
-        if self.kept is not None and not self.kept.done():
-            self.kept.set_result(kept)
-
-
-@dataclass(slots=True)
-class _Work:
-    """What the writing thread has to do."""
-
-    items: deque[_Item] = field(default_factory=deque)
-    touched: set[bytes] = field(default_factory=set)
-    bad: set[bytes] = field(default_factory=set)
-    forgotten: list[tuple[int, str]] = field(default_factory=list)
-    flushes: list[Future[None]] = field(default_factory=list)
-
-    @property
-    def is_urgent(self) -> bool:
-        return bool(self.items or self.bad or self.forgotten or self.flushes) or len(self.touched) >= TOUCHED
-
-    @property
-    def size(self) -> int:
-        return sum(len(item.data) for item in self.items)
-
-    def take(self) -> _Work:
-        """The next batch. Who waits for everything is in the last one."""
-        batch, size = _Work(touched=self.touched, bad=self.bad, forgotten=self.forgotten), 0
-        self.touched, self.bad, self.forgotten = set(), set(), []
-        while self.items and (not size or size + len(self.items[0].data) <= BATCH):
-            batch.items.append(self.items.popleft())
-            size += len(batch.items[-1].data)
-        if not self.items:
-            batch.flushes, self.flushes = self.flushes, []
-        return batch
-
-    def end(self) -> None:
-        """Nobody has to wait for this any more: what was not kept by now never will be."""
-        for item in self.items:
-            item.settle(kept=False)
-        for flush in self.flushes:
-            flush.set_result(None)
 
 
 class DiskCache:
@@ -140,8 +83,9 @@ class DiskCache:
         self._codec = codec
         self._pending = pending
         self._lock = threading.Condition()
-        self._work = _Work()
+        self._work = Work()
         self._waiting = 0  # bytes that are not written yet
+        self._keeping = 0  # threads that wait for room
         self._forgetting = 0  # versions that are not forgotten yet
         self._closing = False
         self._store: BlockStore | None = None
@@ -188,26 +132,30 @@ class DiskCache:
 
     def places(self, file_id: int, version: str) -> list[Place]:
         """Where the blocks of a version belong that are on the disk, in order; none of a huge file. Blocks."""
-        if self._forgetting:
-            self.flush()
+        with self._lock:
+            self._lock.wait_for(lambda: not self._forgetting or self._closing)
         return self._attempt(lambda store: store.places(self._scope, file_id, version, PLACES)) or []
 
     def forget(self, file_id: int, version: str) -> None:
         """Storage turned out to have something else under this name. Never blocks."""
         with self._lock:
             self._forgetting += 1
-            self._work.forgotten.append((file_id, version))
+            self._work.forget(file_id, version)
             self._lock.notify_all()
 
     def offer(self, key: BlockKey, data: bytes | memoryview, origin: str) -> None:
-        """Keeps a block, unless too many wait to be written. Never blocks.
+        """Keeps a block, which must not change any more. Never blocks.
 
-        `data` must not change any more.
+        What there is no room for waits on loan, which takes no memory: until there is nothing else to write, or it has
+        left the memory and is not kept. Of bytes, which cannot be lent (short blocks, and what this process downloaded
+        itself), what there is no room for is not kept.
         """
-        item = _Item(Place(self._scope, key, origin, len(data)), data)
+        place, work = Place(self._scope, key, origin, len(data)), self._work
         with self._lock:
             if self._accepts and self._has_room(len(data)):
-                self._add(item)
+                self._add(Item(place, data))
+            elif self._accepts and isinstance(data, memoryview) and len(work.loans) < LOANS:
+                work.loans.append(Loan(place, weakref.ref(data)))
             else:
                 self.dropped += 1
 
@@ -217,17 +165,19 @@ class DiskCache:
         Blocks until that is done. False where it could not be; `reason` tells why, unless it is larger than the limit.
         """
         kept: Future[bool] = Future()
-        item = _Item(Place(self._scope, key, origin, len(data)), data, kept=kept)
+        item = Item(Place(self._scope, key, origin, len(data)), data, kept=kept)
         item.encode(self._codec)  # in this thread, so that several are encoded at a time
         with self._lock:
+            self._keeping += 1
             self._lock.wait_for(lambda: not self._accepts or self._has_room(len(data)))
+            self._keeping -= 1
             if not self._accepts:
                 return False
             self._add(item)
         return kept.result()
 
     def flush(self) -> None:
-        """Returns when everything so far is written, or was given up. Blocks."""
+        """Returns when everything so far is written, or was given up; not what is on loan. Blocks."""
         done: Future[None] = Future()
         with self._lock:
             if self._closing:
@@ -262,10 +212,22 @@ class DiskCache:
     def _has_room(self, size: int) -> bool:
         return not self._waiting or self._waiting + size <= self._pending
 
-    def _add(self, item: _Item) -> None:
+    def _add(self, item: Item) -> None:
         self._work.items.append(item)
         self._waiting += len(item.data)
         self._lock.notify_all()
+
+    def _call_in(self) -> None:
+        """There is nothing else to write, so what is on loan is, as far as it is still in memory: a batch of it."""
+        loans, size = self._work.loans, 0
+        while loans and size < BATCH and self._has_room(loans[0].place.length):
+            loan = loans.popleft()
+            data = loan.data()
+            if data is None or not self._accepts:
+                self.dropped += 1
+            else:
+                self._add(Item(loan.place, data))
+                size += len(data)
 
     def _touch(self, digest: bytes) -> None:
         self._work.touched.add(digest)
@@ -312,6 +274,8 @@ class DiskCache:
         while not closing or self._work.is_urgent:
             with self._lock:
                 self._lock.wait_for(self._is_awaited, self._pause())
+                if self._may_call_in:
+                    self._call_in()
                 closing, batch = self._closing, self._work.take()
             if not closing and (self._store is None or not self._store.is_current):
                 self._open()
@@ -325,7 +289,12 @@ class DiskCache:
             self._store.close()
 
     def _is_awaited(self) -> bool:
-        return self._closing or self._work.is_urgent or self._lost is not None
+        return self._closing or self._work.is_urgent or self._lost is not None or self._may_call_in
+
+    @property
+    def _may_call_in(self) -> bool:
+        """There is something on loan, and nothing else has to be written, nor will be at once."""
+        return bool(self._work.loans) and not self._work.items and not self._keeping
 
     def _pause(self) -> float:
         """Seconds until there may be something to do by itself."""
@@ -354,7 +323,7 @@ class DiskCache:
         self._store = store
         self._recover()
 
-    def _process(self, store: BlockStore, batch: _Work) -> None:
+    def _process(self, store: BlockStore, batch: Work) -> None:
         if time.monotonic() < self._writable_at:
             return
         try:
@@ -366,7 +335,7 @@ class DiskCache:
         else:
             self._recover()
 
-    def _write(self, store: BlockStore, batch: _Work) -> None:
+    def _write(self, store: BlockStore, batch: Work) -> None:
         while store.is_new and self._untidied:  # every file is of another index, and takes space that is not counted
             store.tidy(self._untidied.popleft())
         for file_id, version in batch.forgotten:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from cterafs.content.cache import BlockCache
 from cterafs.content.disk import DiskCache
 from cterafs.content.memory import BlockMemory
 from cterafs.content.runs import Wanted
-from cterafs.direct.landing import Landing
+from cterafs.direct.landing import BEGINNING, COMPLETE, FILLED, SHORT, Landing
 from cterafs.errors import BlockInfo
 from cterafs.stats import Stats
 
@@ -75,6 +76,32 @@ async def test_what_the_disk_has_of_a_run_is_not_downloaded(disk: DiskCache) -> 
         assert [bytes(cache.memory.get(key(number)) or b"") for number in range(5)] == [*map(block, range(5))]
     assert storage.asked == [0, 2, 4]
     assert cache.memory.used == 5 * SIZE
+
+
+async def test_what_the_disk_is_offered_is_what_the_memory_keeps(
+    disk: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a block can wait for the disk as long as it is in memory, and no longer."""
+    offered: list[weakref.ref[memoryview]] = []
+    monkeypatch.setattr(disk, "offer", lambda key, data, origin: offered.append(weakref.ref(data)))
+    length = SHORT
+
+    async def land(landings: Sequence[Landing]) -> None:
+        for landing in landings:  # as another process does it
+            state = list(BEGINNING)
+            landing.moor(state, memoryview(bytearray(length)))
+            state[FILLED], state[COMPLETE] = length, 1
+
+    block = Wanted(key(0), BlockInfo(7, None, 0, length), origin(0))
+    async with trio.open_nursery() as nursery:
+        cache = BlockCache(BlockMemory(10 * length), nursery, Stats(), disk)
+        await cache.fetch([block], land).ended.wait()
+        kept = cache.memory.get(block.key)
+        assert kept is not None
+        assert offered[0]() is kept
+        del kept
+        cache.memory.drop([block.key])
+        assert offered[0]() is None
 
 
 async def test_a_disk_that_hangs_is_not_waited_for_long(

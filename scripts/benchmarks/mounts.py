@@ -53,6 +53,10 @@ class Mount:
         if os.path.ismount(self.path):
             self._run("umount", str(self.path))
 
+    def warm(self, path: Path) -> None:
+        """Brings a file of it to the disk."""
+        self._run("warm", str(path))
+
     def status(self) -> dict[str, Any]:
         status: dict[str, Any] = json.loads(self._run("status", "--json", str(self.path)))
         return status

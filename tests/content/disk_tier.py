@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from cterafs.config import Reserve
@@ -66,3 +69,11 @@ def files(directory: Path) -> list[Path]:
 def index_of(directory: Path) -> Path:
     """The index in use."""
     return sorted(directory.glob("index-*.db"))[-1]
+
+
+@contextmanager
+def slow(directory: Path) -> Iterator[None]:
+    """The writing thread waits for a lock, as it would for a slow disk."""
+    with closing(sqlite3.connect(index_of(directory), isolation_level=None)) as neighbour:
+        neighbour.execute("BEGIN IMMEDIATE")
+        yield

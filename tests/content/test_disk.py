@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
 import stat
 import threading
-from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from disk_tier import COST, SIZE, block, files, get, index_of, key, open_cache, origin, put, there
+from disk_tier import COST, SIZE, block, files, get, key, open_cache, origin, put, slow, there
 
 from cterafs.config import Reserve
 from cterafs.content import disk
 from cterafs.content.blockcodec import BlockCodec
-from cterafs.content.blockstore import BlockStore, Bounds, Encoded
-from cterafs.content.disk import WATCH, DiskCache
+from cterafs.content.blockstore import Bounds
+from cterafs.content.disk import DiskCache
 from cterafs.content.memory import BlockKey
 
 
@@ -202,14 +200,6 @@ def test_a_missing_file_is_not_there(cache: DiskCache, tmp_path: Path) -> None:
     assert get(cache, 0) == block(0)
 
 
-@contextmanager
-def slow(directory: Path) -> Iterator[None]:
-    """The writing thread waits for a lock, as it would for a slow disk."""
-    with closing(sqlite3.connect(index_of(directory), isolation_level=None)) as neighbour:
-        neighbour.execute("BEGIN IMMEDIATE")
-        yield
-
-
 def test_an_offer_never_waits_and_what_is_too_much_is_not_kept(tmp_path: Path) -> None:
     cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
     waiting = threading.Thread(target=lambda: cache.keep(key(50), block(50), origin(50)))
@@ -223,118 +213,6 @@ def test_an_offer_never_waits_and_what_is_too_much_is_not_kept(tmp_path: Path) -
     waiting.join()
     assert there(cache, range(100)) == [0, 1, 50]
     assert get(cache, 1) == block(1)
-    cache.close()
-
-
-def flush_loans(cache: DiskCache) -> None:
-    """Until nothing waits any more."""
-    while cache._work.loans:
-        cache.flush()
-    cache.flush()
-
-
-def test_what_is_too_much_is_kept_later_if_it_is_still_in_memory(tmp_path: Path) -> None:
-    cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
-    memory = {number: memoryview(block(number)) for number in range(20)}
-    with slow(tmp_path / "cache"):
-        for number, data in memory.items():
-            cache.offer(key(number), data, origin(number))
-        del data
-        for number in range(0, 20, 2):
-            del memory[number]
-    flush_loans(cache)
-    assert there(cache, range(20)) == sorted({0, *range(1, 20, 2)})
-    assert cache.dropped == 9
-    cache.close()
-
-
-def test_no_more_than_so_many_are_kept_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "LOANS", 3)
-    cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
-    memory = [memoryview(block(number)) for number in range(10)]
-    with slow(tmp_path / "cache"):
-        for number, data in enumerate(memory):
-            cache.offer(key(number), data, origin(number))
-        assert cache.dropped == 5
-    flush_loans(cache)
-    assert there(cache, range(10)) == list(range(5))
-    cache.close()
-
-
-def test_what_is_kept_later_comes_after_all_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    order: list[int] = []
-    waits, done, write = threading.Event(), threading.Event(), BlockStore.write
-
-    def spy(store: BlockStore, blocks: Collection[Encoded]) -> list[bool]:
-        order.extend(block.place.key.offset // SIZE for block in blocks)
-        if len(order) > 20:
-            done.set()
-        return write(store, blocks)
-
-    monkeypatch.setattr(BlockStore, "write", spy)
-    cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
-    cache._untidied.clear()  # the writing thread has nothing else to do
-    wait_for = cache._lock.wait_for
-
-    def wait(predicate: Callable[[], bool], timeout: float | None = None) -> bool:
-        if threading.current_thread() is waiting:
-            waits.set()
-        return wait_for(predicate, timeout)
-
-    monkeypatch.setattr(cache._lock, "wait_for", wait)
-    memory = [memoryview(block(number)) for number in range(20)]
-    waiting = threading.Thread(target=lambda: cache.keep(key(50), block(50), origin(50)))
-    with slow(tmp_path / "cache"):
-        for number, data in enumerate(memory):
-            cache.offer(key(number), data, origin(number))
-        waiting.start()
-        assert waits.wait(60)
-    waiting.join()
-    assert done.wait(WATCH / 2), "it is done at once"
-    assert order == [0, 1, 50, *range(2, 20)]
-    cache.close()
-
-
-def test_nobody_waits_for_what_would_be_kept_later(tmp_path: Path) -> None:
-    cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
-    memory = [memoryview(block(number)) for number in range(20)]
-    with slow(tmp_path / "cache"):
-        for number, data in enumerate(memory):
-            cache.offer(key(number), data, origin(number))
-        closing = threading.Thread(target=cache.close)
-        closing.start()
-        while not cache._closing:
-            closing.join(0.01)
-    closing.join()
-    assert cache.dropped == 18
-    cache = open_cache(tmp_path / "cache")
-    assert there(cache, range(20)) == [0, 1]
-    cache.close()
-
-
-def test_what_a_failed_disk_would_keep_later_is_given_up(tmp_path: Path) -> None:
-    cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
-    memory = [memoryview(block(number)) for number in range(20)]
-    with slow(tmp_path / "cache"):
-        for number, data in enumerate(memory):
-            cache.offer(key(number), data, origin(number))
-        cache.hung()
-    flush_loans(cache)
-    assert cache.dropped == 18
-    cache.close()
-
-
-def test_a_version_that_is_forgotten_is_not_kept_later(tmp_path: Path) -> None:
-    cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
-    memory = [memoryview(block(number)) for number in range(20)]
-    with slow(tmp_path / "cache"):
-        for number, data in enumerate(memory):
-            cache.offer(key(number), data, origin(number))
-        cache.offer(BlockKey(7, "v2", 0), memory[0], "bucket/v2")
-        cache.forget(7, "v1")
-    flush_loans(cache)
-    assert [place.origin for place in cache.places(7, "v2")] == ["bucket/v2"]
-    assert not set(range(2, 20)) & set(there(cache, range(2, 20)))
     cache.close()
 
 

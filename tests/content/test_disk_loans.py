@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,12 @@ from cterafs.content import disk
 from cterafs.content.blockstore import BlockStore, Encoded
 from cterafs.content.disk import WATCH, DiskCache
 from cterafs.content.memory import BlockKey
+
+
+def offer(cache: DiskCache, memory: Sequence[memoryview], first: int = 0) -> None:
+    """Blocks as a reader leaves them, who goes on at once."""
+    for number, data in enumerate(memory, first):
+        cache.offer(key(number), data, origin(number))
 
 
 def flush_loans(cache: DiskCache) -> None:
@@ -44,8 +50,7 @@ def test_no_more_than_so_many_are_kept_later(tmp_path: Path, monkeypatch: pytest
     cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
     memory = [memoryview(block(number)) for number in range(10)]
     with slow(tmp_path / "cache"):
-        for number, data in enumerate(memory):
-            cache.offer(key(number), data, origin(number))
+        offer(cache, memory)
         assert cache.dropped == 5
     flush_loans(cache)
     assert there(cache, range(10)) == list(range(5))
@@ -61,8 +66,7 @@ def test_blocks_that_have_left_the_memory_do_not_stand_in_the_way_of_others(
         for number in range(5):
             cache.offer(key(number), memoryview(block(number)), origin(number))
         memory = [memoryview(block(number)) for number in range(5, 8)]
-        for number, data in enumerate(memory, 5):
-            cache.offer(key(number), data, origin(number))
+        offer(cache, memory, 5)
     flush_loans(cache)
     assert there(cache, range(10)) == [0, 1, 5, 6, 7]
     cache.close()
@@ -81,10 +85,8 @@ def test_what_is_kept_later_comes_after_all_else(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(BlockStore, "write", spy)
     cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
     cache._untidied.clear()  # the writing thread has nothing else to do
-    waiting, wait_for = (
-        threading.Thread(target=lambda: cache.keep(key(50), block(50), origin(50))),
-        cache._lock.wait_for,
-    )
+    waiting = threading.Thread(target=lambda: cache.keep(key(50), block(50), origin(50)))
+    wait_for = cache._lock.wait_for
 
     def wait(predicate: Callable[[], bool], timeout: float | None = None) -> bool:
         if threading.current_thread() is waiting:
@@ -94,8 +96,7 @@ def test_what_is_kept_later_comes_after_all_else(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(cache._lock, "wait_for", wait)
     memory = [memoryview(block(number)) for number in range(20)]
     with slow(tmp_path / "cache"):
-        for number, data in enumerate(memory):
-            cache.offer(key(number), data, origin(number))
+        offer(cache, memory)
         waiting.start()
         assert waits.wait(60)
     waiting.join()
@@ -108,8 +109,7 @@ def test_nobody_waits_for_what_would_be_kept_later(tmp_path: Path) -> None:
     cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
     memory = [memoryview(block(number)) for number in range(20)]
     with slow(tmp_path / "cache"):
-        for number, data in enumerate(memory):
-            cache.offer(key(number), data, origin(number))
+        offer(cache, memory)
         closing = threading.Thread(target=cache.close)
         closing.start()
         while not cache._closing:
@@ -126,8 +126,7 @@ def test_what_a_failed_disk_would_keep_later_is_given_up(tmp_path: Path) -> None
     cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
     memory = [memoryview(block(number)) for number in range(20)]
     with slow(tmp_path / "cache"):
-        for number, data in enumerate(memory):
-            cache.offer(key(number), data, origin(number))
+        offer(cache, memory)
         cache.hung()
     flush_loans(cache)
     assert cache.dropped == 18
@@ -138,8 +137,7 @@ def test_a_version_that_is_forgotten_is_not_kept_later(tmp_path: Path) -> None:
     cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
     memory = [memoryview(block(number)) for number in range(20)]
     with slow(tmp_path / "cache"):
-        for number, data in enumerate(memory):
-            cache.offer(key(number), data, origin(number))
+        offer(cache, memory)
         cache.offer(BlockKey(7, "v2", 0), memory[0], "bucket/v2")
         cache.forget(7, "v1")
     flush_loans(cache)

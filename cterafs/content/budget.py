@@ -48,8 +48,8 @@ class Budget:
         files = {reader.file for reader in self._readers.values() if reader.file is not None}
         return sum(file.size for file in files) > self._memory
 
-    def share(self, reader: object, file: File | None = None) -> int:
-        """What `reader`, who reads now, may be ahead, in bytes."""
+    def note(self, reader: object, file: File | None = None) -> None:
+        """`reader` reads now."""
         self._turn += 1
         known = self._readers.get(reader)
         if known is None:
@@ -59,6 +59,10 @@ class Budget:
         known.turn = self._turn
         while self._turn - next(iter(self._readers.values())).turn > RECENT:
             self._readers.popitem(last=False)
+
+    def share(self, reader: object, file: File | None = None) -> int:
+        """What `reader`, who reads now, may be ahead, in bytes."""
+        self.note(reader, file)
         return min(self._maximum, self._memory // PART // len(self._readers))
 
     def leave(self, reader: object) -> None:

@@ -296,9 +296,6 @@ class DiskCache:
                 self._waiting -= batch.size
                 self._forgetting -= len(batch.forgotten)
                 self._lock.notify_all()
-        with self._lock:
-            self.dropped += len(self._work.loans)
-            self._work.loans.clear()
         if self._store is not None:
             self._store.close()
 

@@ -71,7 +71,7 @@ class ReadAhead:
         if self._unread:
             self._unread.difference_update([chunk.extent.start for chunk in chunks])
         if self._pattern.wanders(read, self._source.size):
-            self._budget.share(self, self._file)  # it is read, so it counts
+            self._budget.note(self, self._file)
         else:
             self._follow(read, lost=False)
 

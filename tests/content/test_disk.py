@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
 from disk_tier import COST, SIZE, block, files, get, key, open_cache, origin, put, slow, there
 
 from cterafs.config import Reserve
-from cterafs.content import disk
+from cterafs.content import disk, diskqueue
 from cterafs.content.blockcodec import BlockCodec
-from cterafs.content.blockstore import Bounds
-from cterafs.content.disk import DiskCache
+from cterafs.content.blockstore import BlockStore, Bounds, Encoded
+from cterafs.content.disk import WATCH, DiskCache
 from cterafs.content.memory import BlockKey
 
 
@@ -246,4 +248,57 @@ def test_where_the_blocks_of_a_version_belong(tmp_path: Path, monkeypatch: pytes
     put(cache, 3, 4)
     monkeypatch.setattr(disk, "PLACES", 1)
     assert cache.places(7, "v1") == [], "too many to be handed over"
+    cache.close()
+
+
+def test_a_directory_that_cannot_be_listed_is_a_failure_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(store: BlockStore) -> bool:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    cache = open_cache(tmp_path / "cache")
+    put(cache, 0)
+    monkeypatch.setattr(BlockStore, "is_current", property(fail))
+    flushing = threading.Thread(target=cache.flush, daemon=True)
+    flushing.start()
+    flushing.join(WATCH)
+    assert not flushing.is_alive()
+    assert cache.reason == "Too many open files"
+    cache.close()
+
+
+def test_who_asks_where_blocks_are_waits_for_what_is_forgotten_and_for_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = open_cache(tmp_path / "cache")
+    monkeypatch.setattr(diskqueue, "BATCH", SIZE)
+    cache._untidied.clear()
+    waits, go_on, write, wait_for = threading.Event(), threading.Event(), BlockStore.write, cache._lock.wait_for
+    asking = threading.Thread(target=lambda: cache.places(7, "v1"), daemon=True)
+    written = []
+
+    def stall(store: BlockStore, blocks: Collection[Encoded]) -> list[bool]:
+        if len(written) == 2:  # one before what is to be forgotten, and one with it
+            go_on.wait()
+        written.extend(blocks)
+        return write(store, blocks)
+
+    def wait(predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        if threading.current_thread() is asking:
+            waits.set()
+        return wait_for(predicate, timeout)
+
+    monkeypatch.setattr(BlockStore, "write", stall)
+    monkeypatch.setattr(cache._lock, "wait_for", wait)
+    with slow(tmp_path / "cache"):
+        for number in range(5):
+            cache.offer(key(number), block(number), origin(number))
+        cache.forget(7, "v0")
+        asking.start()
+        assert waits.wait(WATCH)
+    asking.join(WATCH)
+    answered = not asking.is_alive()
+    go_on.set()
+    assert answered
     cache.close()

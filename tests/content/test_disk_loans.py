@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-import errno
-import os
+import itertools
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from disk_tier import SIZE, block, key, open_cache, origin, put, slow, there
+from disk_tier import SIZE, block, key, open_cache, origin, slow, there
 
 from cterafs.content import disk
 from cterafs.content.blockstore import BlockStore, Encoded
 from cterafs.content.disk import WATCH, DiskCache
 from cterafs.content.memory import BlockKey
 
+WAITING = 4
+"""Blocks for which there is room."""
+ALL = 20
 
-def offer(cache: DiskCache, memory: Sequence[memoryview], first: int = 0) -> None:
-    """Blocks as a reader leaves them, who goes on at once."""
-    for number, data in enumerate(memory, first):
-        cache.offer(key(number), data, origin(number))
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[DiskCache]:
+    cache = open_cache(tmp_path / "cache", pending=WAITING * SIZE)
+    yield cache
+    cache.close()
+
+
+@contextmanager
+def overrun(cache: DiskCache) -> Iterator[list[memoryview]]:
+    """The memory of a reader who is faster than the disk, which takes nothing meanwhile: some blocks wait, and the
+    others are on loan."""
+    memory = [memoryview(block(number)) for number in range(ALL)]
+    with slow(cache._directory):
+        for number, data in enumerate(memory):
+            cache.offer(key(number), data, origin(number))
+        yield memory
 
 
 def flush_loans(cache: DiskCache) -> None:
@@ -30,63 +46,67 @@ def flush_loans(cache: DiskCache) -> None:
     cache.flush()
 
 
-def test_what_is_too_much_is_kept_later_if_it_is_still_in_memory(tmp_path: Path) -> None:
-    cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
-    memory = {number: memoryview(block(number)) for number in range(20)}
-    with slow(tmp_path / "cache"):
-        for number, data in memory.items():
-            cache.offer(key(number), data, origin(number))
-        del data
-        for number in range(0, 20, 2):
-            del memory[number]
-    flush_loans(cache)
-    assert there(cache, range(20)) == sorted({0, *range(1, 20, 2)})
-    assert cache.dropped == 9
-    cache.close()
-
-
-def test_no_more_than_so_many_are_kept_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "LOANS", 3)
-    cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
-    memory = [memoryview(block(number)) for number in range(10)]
-    with slow(tmp_path / "cache"):
-        offer(cache, memory)
-        assert cache.dropped == 5
-    flush_loans(cache)
-    assert there(cache, range(10)) == list(range(5))
-    cache.close()
-
-
-def test_blocks_that_have_left_the_memory_do_not_stand_in_the_way_of_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(disk, "LOANS", 3)
-    cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
-    with slow(tmp_path / "cache"):
-        for number in range(5):
-            cache.offer(key(number), memoryview(block(number)), origin(number))
-        memory = [memoryview(block(number)) for number in range(5, 8)]
-        offer(cache, memory, 5)
-    flush_loans(cache)
-    assert there(cache, range(10)) == [0, 1, 5, 6, 7]
-    cache.close()
-
-
-def test_what_is_kept_later_comes_after_all_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    order: list[int] = []
-    waits, done, write = threading.Event(), threading.Event(), BlockStore.write
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """What is written, by transaction."""
+    batches: list[list[int]] = []
+    write = BlockStore.write
 
     def spy(store: BlockStore, blocks: Collection[Encoded]) -> list[bool]:
-        order.extend(block.place.key.offset // SIZE for block in blocks)
-        if len(order) > 20:
-            done.set()
+        batches.append([block.place.key.offset // SIZE for block in blocks])
         return write(store, blocks)
 
     monkeypatch.setattr(BlockStore, "write", spy)
-    cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
-    cache._untidied.clear()  # the writing thread has nothing else to do
+    return batches
+
+
+def test_what_is_too_much_is_kept_later_if_it_is_still_in_memory(cache: DiskCache) -> None:
+    with overrun(cache) as memory:
+        del memory[::2]
+    flush_loans(cache)
+    late = range(WAITING, ALL)
+    assert there(cache, range(ALL)) == [*range(WAITING), *(number for number in late if number % 2)]
+    assert cache.dropped == len(late) // 2
+
+
+def test_no_more_than_so_many_are_kept_later(cache: DiskCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "LOANS", 3)
+    with overrun(cache) as memory:
+        assert cache.dropped == len(memory) - WAITING - 3
+    flush_loans(cache)
+    assert there(cache, range(ALL)) == list(range(WAITING + 3))
+
+
+def test_blocks_that_have_left_the_memory_do_not_stand_in_the_way_of_others(
+    cache: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "LOANS", ALL - WAITING)
+    with overrun(cache) as memory:
+        memory.clear()
+        others = [memoryview(block(number)) for number in range(ALL, ALL + 3)]
+        for number, data in enumerate(others, ALL):
+            cache.offer(key(number), data, origin(number))
+    flush_loans(cache)
+    assert there(cache, range(ALL, ALL + 3)) == list(range(ALL, ALL + 3))
+
+
+@pytest.mark.parametrize(("batch", "at_once"), [(2 * SIZE, 2), (2 * WAITING * SIZE, WAITING)])
+def test_so_many_are_taken_into_memory_at_a_time(
+    cache: DiskCache, batches: list[list[int]], monkeypatch: pytest.MonkeyPatch, batch: int, at_once: int
+) -> None:
+    monkeypatch.setattr(disk, "BATCH", batch)
+    with overrun(cache) as memory:
+        pass
+    flush_loans(cache)
+    late = [numbers for numbers in batches if numbers[-1] >= WAITING]
+    assert late == [list(range(first, first + at_once)) for first in range(WAITING, len(memory), at_once)]
+
+
+def test_what_is_kept_later_comes_after_all_else(
+    cache: DiskCache, batches: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, wait_for = threading.Event(), cache._lock.wait_for
     waiting = threading.Thread(target=lambda: cache.keep(key(50), block(50), origin(50)))
-    wait_for = cache._lock.wait_for
 
     def wait(predicate: Callable[[], bool], timeout: float | None = None) -> bool:
         if threading.current_thread() is waiting:
@@ -94,70 +114,56 @@ def test_what_is_kept_later_comes_after_all_else(tmp_path: Path, monkeypatch: py
         return wait_for(predicate, timeout)
 
     monkeypatch.setattr(cache._lock, "wait_for", wait)
-    memory = [memoryview(block(number)) for number in range(20)]
-    with slow(tmp_path / "cache"):
-        offer(cache, memory)
+    with overrun(cache) as memory:
         waiting.start()
         assert waits.wait(60)
     waiting.join()
-    assert done.wait(WATCH / 2), "it is done at once"
-    assert order == [0, 1, 50, *range(2, 20)]
-    cache.close()
+    flush_loans(cache)
+    assert [*itertools.chain(*batches)] == [*range(WAITING), 50, *range(WAITING, len(memory))]
 
 
-def test_nobody_waits_for_what_would_be_kept_later(tmp_path: Path) -> None:
-    cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
-    memory = [memoryview(block(number)) for number in range(20)]
-    with slow(tmp_path / "cache"):
-        offer(cache, memory)
+def test_it_is_kept_as_soon_as_there_is_nothing_else_to_write(
+    cache: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, write = threading.Event(), BlockStore.write
+
+    def spy(store: BlockStore, blocks: Collection[Encoded]) -> list[bool]:
+        if any(block.place.key == key(ALL - 1) for block in blocks):
+            done.set()
+        return write(store, blocks)
+
+    monkeypatch.setattr(BlockStore, "write", spy)
+    cache._untidied.clear()  # for which the writing thread would wake up as well
+    with overrun(cache) as memory:
+        assert not done.is_set()
+    assert done.wait(WATCH / 2)
+    assert len(memory) == ALL, "they are in use up to here"
+
+
+def test_the_end_does_not_wait_for_what_would_be_kept_later(cache: DiskCache, tmp_path: Path) -> None:
+    with overrun(cache) as memory:
         closing = threading.Thread(target=cache.close)
         closing.start()
         while not cache._closing:
             closing.join(0.01)
     closing.join()
     cache._thread.join()
-    assert cache.dropped == 18
-    cache = open_cache(tmp_path / "cache")
-    assert there(cache, range(20)) == [0, 1]
-    cache.close()
+    again = open_cache(tmp_path / "cache")
+    assert there(again, range(len(memory))) == list(range(WAITING))
+    again.close()
 
 
-def test_what_a_failed_disk_would_keep_later_is_given_up(tmp_path: Path) -> None:
-    cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
-    memory = [memoryview(block(number)) for number in range(20)]
-    with slow(tmp_path / "cache"):
-        offer(cache, memory)
+def test_what_a_failed_disk_would_keep_later_is_given_up(cache: DiskCache) -> None:
+    with overrun(cache) as memory:
         cache.hung()
     flush_loans(cache)
-    assert cache.dropped == 18
-    cache.close()
+    assert cache.dropped == len(memory) - WAITING
 
 
-def test_a_version_that_is_forgotten_is_not_kept_later(tmp_path: Path) -> None:
-    cache = open_cache(tmp_path / "cache", pending=2 * SIZE)
-    memory = [memoryview(block(number)) for number in range(20)]
-    with slow(tmp_path / "cache"):
-        offer(cache, memory)
+def test_a_version_that_is_forgotten_is_not_kept_later(cache: DiskCache) -> None:
+    with overrun(cache) as memory:
         cache.offer(BlockKey(7, "v2", 0), memory[0], "bucket/v2")
         cache.forget(7, "v1")
     flush_loans(cache)
     assert [place.origin for place in cache.places(7, "v2")] == ["bucket/v2"]
-    assert not set(range(2, 20)) & set(there(cache, range(2, 20)))
-    cache.close()
-
-
-def test_a_directory_that_cannot_be_listed_is_a_failure_like_any_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(store: BlockStore) -> bool:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    cache = open_cache(tmp_path / "cache")
-    put(cache, 0)
-    monkeypatch.setattr(BlockStore, "is_current", property(fail))
-    flushing = threading.Thread(target=cache.flush, daemon=True)
-    flushing.start()
-    flushing.join(WATCH)
-    assert not flushing.is_alive()
-    assert cache.reason == "Too many open files"
-    cache.close()
+    assert there(cache, range(WAITING, ALL)) == []

@@ -271,13 +271,13 @@ async def test_what_was_at_hand_is_observed_unless_it_wanders(
 
     monkeypatch.setattr(AccessPattern, "observe", spy)
     monkeypatch.setattr(AccessPattern, "wanders", lambda *read: wanders)
-    counted, share = [], Budget.share
+    counted, note = [], Budget.note
 
-    def spy_on_budget(budget: Budget, handle: object, file: File | None = None) -> int:
+    def spy_on_budget(budget: Budget, handle: object, file: File | None = None) -> None:
         counted.append(file)
-        return share(budget, handle, file)
+        note(budget, handle, file)
 
-    monkeypatch.setattr(Budget, "share", spy_on_budget)
+    monkeypatch.setattr(Budget, "note", spy_on_budget)
     one = reader(remote, cache, nursery)
     monkeypatch.setattr(one.source, "known", lambda extent: [Chunk(Extent(0, BLOCK), "https://s/0")])
     await one.read(0, BLOCK)

@@ -24,6 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     from cterafs import config as configuration
+    from cterafs import control
     from cterafs.app import Credentials
     from cterafs.cli import daemon
     from cterafs.kernel import mountpoint
@@ -34,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
         configuration.direct_credentials(config.direct, environment),
     )
     path = mountpoint.absolute(args.mountpoint)
-    mountpoint.prepare(path)  # before anything else is touched
+    record = control.find(path)
+    mountpoint.prepare(path, None if record is None else record.pid)  # before anything else is touched
     if args.foreground:
         return daemon.mount(config, credentials, path, wait=not args.no_wait, ready=lambda: None)
     daemon.log_to_file(config, verbose=args.verbose)

@@ -35,11 +35,12 @@ def run(args: argparse.Namespace) -> int:
     if mounted is None or mounted.fstype != mountpoint.FSTYPE:
         raise MountError(f"no cterafs is mounted at {path}; see: cterafs status")
     record = control.find(path)
+    lazy = args.lazy or (record is not None and mountpoint.end_killed(path, record.pid))
     pid = control.serving(record) if record is not None else None
     process = _open_process(pid) if pid is not None else None
     try:
-        mountpoint.unmount(path, lazy=args.lazy)
-        if process is not None and not args.lazy and not select.select([process], [], [], END_DEADLINE)[0]:
+        mountpoint.unmount(path, lazy=lazy)
+        if process is not None and not lazy and not select.select([process], [], [], END_DEADLINE)[0]:
             raise MountError(
                 f"{path} is unmounted, but its process did not end in {END_DEADLINE:.0f} s; look at its log"
             )

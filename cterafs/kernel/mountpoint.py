@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import re
+import select
 import shutil
 import stat
 import subprocess
@@ -42,6 +44,14 @@ class Mounted:
         """The directory of the connection's control files, where fusectl is mounted."""
         return FUSECTL / self.device.partition(":")[2]
 
+    def abort(self) -> None:
+        """Ends the connection: whoever waits for an answer gets ECONNABORTED.
+
+        Raises:
+            OSError: ended already, or fusectl is not mounted.
+        """
+        (self.connection / "abort").write_text("1")
+
 
 def mounts() -> list[Mounted]:
     """Everything that is mounted, the topmost of a path last."""
@@ -77,12 +87,17 @@ def absolute(mountpoint: str | Path) -> Path:
     raise MountError(f"{mountpoint} is a link that leads to itself")
 
 
-def prepare(path: Path) -> None:
+def prepare(path: Path, before: int | None = None) -> None:
     """Makes sure that something can be mounted here, and clears what a crash left.
+
+    Args:
+        before: the process that served the last mount here, if that is known.
 
     Raises:
         MountError: it cannot.
     """
+    if before is not None:
+        end_killed(path, before)
     mounted = mounted_at(path)
     if mounted is not None and mounted.fstype == FSTYPE:
         if is_alive(path):
@@ -96,6 +111,38 @@ def prepare(path: Path) -> None:
         raise MountError(f"{path} cannot be used as a mountpoint: {error.strerror}") from None
     if not stat.S_ISDIR(mode):
         raise MountError(f"{path} is not a directory; choose one to mount on")
+
+
+def end_killed(path: Path, pid: int) -> bool:
+    """Ends the connection of a mount whose process was killed, and its guardian with it, while a thread of it waited in
+    the kernel: that stays, and keeps all that the process had open.
+
+    Args:
+        pid: of the process that served what is mounted here, as far as is known.
+
+    Returns:
+        Whether it was such a mount; its readers may take a moment to go.
+    """
+    mounted = mounted_at(path)
+    if mounted is None or mounted.fstype != FSTYPE or not _is_zombie(pid):
+        return False
+    with contextlib.suppress(OSError):  # ended already, or fusectl is not mounted
+        mounted.abort()
+    with contextlib.suppress(ProcessLookupError):  # ended now
+        process = os.pidfd_open(pid)
+        try:
+            select.select([process], [], [], ALIVE_DEADLINE)
+        finally:
+            os.close(process)
+    return True
+
+
+def _is_zombie(pid: int) -> bool:
+    """Of proc_pid_stat(5): the state follows the name, which may hold any character."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].startswith(b"Z")
+    except OSError:
+        return False
 
 
 def is_alive(path: Path) -> bool:

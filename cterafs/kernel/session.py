@@ -17,6 +17,7 @@ import trio
 
 from cterafs.errors import MountError
 from cterafs.kernel import mountpoint
+from cterafs.kernel.guardian import guarded
 from cterafs.kernel.notify import Notifier
 from cterafs.kernel.operations import Operations
 from cterafs.threads import patiently
@@ -82,9 +83,11 @@ class _Session:
         self._mounted = mountpoint.mounted_at(path)
 
     async def run(self, ready: Callable[[], None]) -> None:
-        if self._mounted is not None:
-            _allow_background(self._mounted.connection)
-        async with trio.open_nursery() as nursery:
+        async with contextlib.AsyncExitStack() as stack:
+            if self._mounted is not None:
+                _allow_background(self._mounted.connection)
+                stack.enter_context(guarded(self._mounted.connection))
+            nursery = await stack.enter_async_context(trio.open_nursery())
             nursery.start_soon(self._notifier.run)
             nursery.start_soon(self._end_on_signal)
             nursery.start_soon(self._announce, ready)
@@ -106,7 +109,7 @@ class _Session:
         if self._mounted is None:
             return
         try:
-            (self._mounted.connection / "abort").write_text("1")
+            self._mounted.abort()
         except OSError as error:  # ended already, or fusectl is not mounted
             log.debug("the connection was not aborted: %s", error.strerror)
 

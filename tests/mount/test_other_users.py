@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mount_processes import family
 from ordinary_mount import STRANGER, USER, OrdinaryMount, identity
 from real_mount import Mount, finish
 
@@ -132,3 +133,11 @@ def test_another_user_gets_no_answer_from_a_mount(ordinary: OrdinaryMount) -> No
     for uid, answer in ((STRANGER, "Error"), (USER, ordinary.path.name)):
         told = ordinary.as_user("/usr/bin/python3", "-c", ASK, str(socket), uid=uid)
         assert answer in (told.stdout + told.stderr).decode()
+
+
+def test_no_privilege_is_needed_to_be_guarded_and_to_have_many_requests_in_flight(ordinary: OrdinaryMount) -> None:
+    ordinary.start()
+    assert len(family(ordinary.pid)) == 3
+    limits = ordinary.as_user("sh", "-c", "cat /sys/fs/fuse/connections/*/congestion_threshold")
+    assert limits.stdout.split() == [b"192"]
+    assert ordinary.complaints() == []

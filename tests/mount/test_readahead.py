@@ -10,6 +10,7 @@ from real_mount import Mount
 
 from cterafs.demo.encoder import Codec, Encoding
 from cterafs.demo.server import EmbeddedPortal
+from cterafs.kernel import mountpoint
 
 MIB = 1 << 20
 BLOCK = 4 * MIB
@@ -61,3 +62,11 @@ def test_a_few_bytes_from_many_places_are_not_read_ahead_of(film: Path, mount: M
             file.seek(number * number * 17 * MIB)
             assert len(file.read(100)) == 100
     assert mount.status()["reads"]["prefetched_blocks"] == 0
+
+
+def test_the_kernel_goes_on_reading_ahead_while_many_read(film: Path, mount: Mount) -> None:
+    """Otherwise it does not from the ninth request on that is in flight."""
+    mounted = mountpoint.mounted_at(mount.path)
+    assert mounted is not None
+    limits = [int((mounted.connection / name).read_text()) for name in ("max_background", "congestion_threshold")]
+    assert limits == [256, 192]

@@ -1,4 +1,4 @@
-"""How far each reader may be ahead of itself, so that all of them together stay within the memory. Pure; no I/O."""
+"""How much a reader may have ahead of itself and behind, so that all of them stay within the memory. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from cterafs.content.window import BEHIND, SLACK
+
 PART = 6
 """Of the memory that all readers are ahead, at most. A block under way may take its size twice, so that is a third of
 the memory, and what is read right now comes on top: beyond a half, downloads that nobody asked for are put off."""
+
+PART_BEHIND = 32
+"""Of the memory that all readers have behind them, at most, as long as that is enough for each. New memory costs more
+than what was used before: eight readers of eight files are 1.1 times as fast with 2 MiB each as with 8 (1.2 times with
+blocks of 256 KiB), since 130 MiB are in use then, and not 176."""
 
 RECENT = 1024
 """Reads of all handles after which one that had none gives its share up: a player that pauses, 128 MiB of others' reads
@@ -64,6 +71,11 @@ class Budget:
         """What `reader`, who reads now, may be ahead, in bytes."""
         self.note(reader, file)
         return min(self._maximum, self._memory // PART // len(self._readers))
+
+    @property
+    def behind(self) -> int:
+        """What each reader may come back to, in bytes: no less than its reads may be out of order."""
+        return max(SLACK, min(BEHIND, self._memory // PART_BEHIND // max(1, len(self._readers))))
 
     def leave(self, reader: object) -> None:
         """`reader` is closed."""

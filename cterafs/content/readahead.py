@@ -85,7 +85,7 @@ class ReadAhead:
         pattern, size = self._pattern, self._source.size
         if lost:
             pattern.lost(read, size)
-        pattern.maximum = self._budget.share(self, self._file)
+        pattern.maximum, pattern.behind = self._budget.share(self, self._file), self._budget.behind
         if self._cache.memory.contended:
             pattern.shrink()
             pattern.maximum = 0

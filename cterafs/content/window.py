@@ -50,10 +50,8 @@ PLACES = 16
 """Pieces of a stride that are fetched ahead, at most."""
 
 BEHIND = 8 << 20
-"""Bytes behind a stream that it may come back to: requests overtake each other, and players go back a little."""
-
-STEADY = 16 << 20
-"""Bytes read in order after which a stream is taken for one that does not come back for more than that."""
+"""Bytes behind a stream that it may come back to: requests overtake each other, and players go back a little. One that
+has read twice as much in order is taken for steady: it does not come back for more than that."""
 
 PASSED = 4 << 20
 """Bytes left behind that are worth a word."""
@@ -194,10 +192,10 @@ class _Stream:
         self.ahead = max(self.ahead, wanted.stop)
         return [wanted]
 
-    def leave_behind(self) -> Extent:
-        """What it has come through by now, in its coordinates."""
-        start, stop = self.passed, self.position - BEHIND
-        if self.step or self.position - self.first < STEADY or stop - start < PASSED:
+    def leave_behind(self, kept: int) -> Extent:
+        """What it has come through by now, in its coordinates, but for the last `kept` bytes."""
+        start, stop = self.passed, self.position - kept
+        if self.step or self.position - self.first < 2 * kept or stop - start < PASSED:
             return NOTHING
         self.passed = stop
         return Extent(start, stop)
@@ -225,10 +223,12 @@ class AccessPattern:
 
     Attributes:
         maximum: bytes of the largest window; 0 turns read-ahead off. May be changed at any time.
+        behind: bytes that a steady stream may come back to. May be changed at any time.
     """
 
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
+        self.behind = BEHIND
         self._streams: list[_Stream] = []  # the one read last at the front
         self._turn = 0
         self._scattered = 0
@@ -257,7 +257,7 @@ class AccessPattern:
         stream.follow(local)
         if stream.below >= TURN:
             stream.turn_round(size)
-        passed = stream.local(stream.leave_behind(), size)
+        passed = stream.local(stream.leave_behind(self.behind), size)
         return Advice(self._announced(stream, size), random=False, passed=passed, expected=expected)
 
     def wants(self, extent: Extent, size: int) -> bool:

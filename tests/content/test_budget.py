@@ -29,6 +29,16 @@ def test_shares(memory: int, maximum: int, readers: int, share: float) -> None:
     assert sum(shares) <= memory * MIB / PART
 
 
+@pytest.mark.parametrize(
+    ("memory", "readers", "behind"), [(512, 1, 8), (512, 4, 4), (512, 8, 2), (512, 64, 2), (64, 1, 2), (4096, 16, 8)]
+)
+def test_what_readers_may_come_back_to(memory: int, readers: int, behind: int) -> None:
+    budget = Budget(memory * MIB, 64 * MIB)
+    for reader in range(readers):
+        budget.share(reader)
+    assert budget.behind == behind * MIB
+
+
 def test_who_leaves_gives_its_share_up() -> None:
     budget = Budget(60 * PART, 1000)
     for reader in range(6):

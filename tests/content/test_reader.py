@@ -15,7 +15,7 @@ from cterafs.content.memory import BlockMemory
 from cterafs.content.readahead import PARALLEL, ReadAhead
 from cterafs.content.reader import FAILURE_MEMORY, Reader
 from cterafs.content.source import BlockSource
-from cterafs.content.window import AccessPattern, Advice
+from cterafs.content.window import PASSED, SLACK, AccessPattern, Advice
 from cterafs.errors import BlockInfo, DirectIOError, DownloadError, DownloadTimeout
 from cterafs.model import ROOT_INODE, Chunk, Extent, Inode, Node
 from cterafs.stats import Stats
@@ -41,6 +41,9 @@ class Remote(PlayedStorage):
         self.listed = 0
 
     async def chunks(self, extent: Extent) -> Sequence[Chunk]:
+        return self.blocks(extent)
+
+    def blocks(self, extent: Extent) -> Sequence[Chunk]:
         covered = extent.intersect(self.covers)
         first = covered.start // BLOCK * BLOCK
         return [Chunk(Extent(at, at + BLOCK), f"https://s/{at}") for at in range(first, covered.stop, BLOCK)]
@@ -215,6 +218,17 @@ async def test_a_closed_reader_leaves_its_share_to_others(
     assert budget.share("another") == 30
     reading.close()
     assert budget.share("another") == 60
+
+
+async def test_what_was_read_is_dropped_where_there_is_no_memory_to_come_back_to_it(
+    remote: Remote, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "known", remote.blocks)
+    cache = BlockCache(BlockMemory(SIZE - BLOCK), nursery, Stats())
+    reading = reader(remote, cache, nursery)
+    for offset in range(0, SLACK + PASSED, BLOCK):
+        await reading.read(offset, BLOCK)
+    assert cache.memory.used == SLACK
 
 
 async def test_small_blocks_fetched_ahead_do_not_queue_before_one_that_is_read(

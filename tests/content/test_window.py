@@ -14,10 +14,10 @@ from cterafs.content.window import (
     PASSED,
     PLACES,
     SCATTERED,
+    SLACK,
     SMALL_FILE,
     SMALL_HEAD,
     SMALL_READ,
-    STEADY,
     STREAMS,
     TRUST,
     AccessPattern,
@@ -62,8 +62,17 @@ def test_a_steady_stream_tells_once_what_it_left_behind() -> None:
     assert told[0].start == 0
     assert all(one.stop == two.start for one, two in pairwise(told))
     assert min(lengths(told)) >= PASSED
-    assert passed.index(told[0]) * READ >= STEADY - READ
+    assert passed.index(told[0]) * READ >= 2 * BEHIND - READ
     assert 100 * MIB - BEHIND - PASSED <= told[-1].stop <= 100 * MIB - BEHIND
+
+
+def test_a_steady_stream_leaves_more_behind_where_less_is_kept() -> None:
+    pattern = AccessPattern(MAXIMUM)
+    pattern.behind = SLACK
+    passed = [advice.passed for advice in advices(pattern, *range(0, 100 * MIB, READ))]
+    told = [extent for extent in passed if len(extent)]
+    assert passed.index(told[0]) * READ == SLACK + PASSED - READ
+    assert 100 * MIB - SLACK - PASSED <= told[-1].stop <= 100 * MIB - SLACK
 
 
 def test_a_backward_stream_leaves_behind_what_lies_above_it() -> None:

@@ -114,8 +114,12 @@ class ReadAhead:
     async def _run(self, prefetch: _Prefetch) -> None:
         try:
             with prefetch.scope:
-                batches = self._source.batches(await self._source.chunks(prefetch.wanted))
+                chunks = await self._source.chunks(prefetch.wanted)
+                batches = self._source.batches(chunks, alone=self._budget.readers == 1)
                 waiting = iter(batches)
+                if len(batches) == 1:
+                    await self._fetch(waiting, prefetch)
+                    return
                 async with trio.open_nursery() as nursery:
                     for _ in batches[:PARALLEL]:
                         nursery.start_soon(self._fetch, waiting, prefetch)

@@ -23,7 +23,9 @@ RUN = 16 << 20
 those is 1.2 times as fast with runs of 16 MiB as with runs of 4 MiB, and with blocks of 4 MiB 1.1 times. How many
 downloads work on it, `direct.pace` knows."""
 PARALLEL = 2
-"""Runs that blocks are spread over before any of them is made longer, so that a window is not all of one run."""
+"""Runs that the blocks of a lone reader are spread over before any of them is made longer, so that a window is not all
+of one run. Those of several readers are under way together anyway: as one run each, eight of them are 1.07 times as
+fast with blocks of 256 KiB."""
 
 
 class Remote(Protocol):
@@ -135,10 +137,14 @@ class BlockSource:
         data = await self._cache.read_part(self._wanted(chunk), len(part), fetch)
         return await self.read(chunk, extent) if data is None else data
 
-    def batches(self, chunks: Sequence[Chunk]) -> list[Sequence[Chunk]]:
-        """Those of `chunks` that are neither in memory nor under way, in parts that are worth a `fetch` each."""
+    def batches(self, chunks: Sequence[Chunk], *, alone: bool) -> list[Sequence[Chunk]]:
+        """Those of `chunks` that are neither in memory nor under way, in parts that are worth a `fetch` each.
+
+        Args:
+            alone: nobody else reads.
+        """
         missing = [chunk for chunk in chunks if not self.cached(chunk)]
-        longest, position = len(missing) // PARALLEL, 0
+        longest, position = len(missing) // (PARALLEL if alone else 1), 0
         batches: list[Sequence[Chunk]] = []
         while position < len(missing):
             count = max(1, min(longest, RUN // len(missing[position].extent)))

@@ -14,6 +14,7 @@ from cterafs.content.cache import BlockCache
 from cterafs.content.memory import BlockMemory
 from cterafs.content.readahead import PARALLEL, ReadAhead
 from cterafs.content.reader import FAILURE_MEMORY, Reader
+from cterafs.content.runs import Run
 from cterafs.content.source import BlockSource
 from cterafs.content.window import PASSED, SLACK, AccessPattern, Advice
 from cterafs.errors import BlockInfo, DirectIOError, DownloadError, DownloadTimeout
@@ -229,6 +230,29 @@ async def test_what_was_read_is_dropped_where_there_is_no_memory_to_come_back_to
     for offset in range(0, SLACK + PASSED, BLOCK):
         await reading.read(offset, BLOCK)
     assert cache.memory.used == SLACK
+
+
+@pytest.mark.parametrize(("others", "runs"), [(0, 2), (1, 1)])
+async def test_a_window_is_spread_over_runs_where_nobody_else_reads(
+    remote: Remote, cache: BlockCache, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, others: int, runs: int
+) -> None:
+    budget, fetched, fetch = Budget(cache.memory.limit, SIZE), [], BlockSource.fetch
+
+    def spy(source: BlockSource, chunks: Sequence[Chunk]) -> Run:
+        fetched.append(len(chunks))
+        return fetch(source, chunks)
+
+    for other in range(others):
+        budget.note(other)
+    source = BlockSource(NODE, remote, cache)
+    reading = Reader(source, ReadAhead(source, cache, nursery, budget, Stats()), 60, Stats())
+    await reading.read(0, BLOCK)
+    await reading.read(BLOCK, BLOCK)
+    monkeypatch.setattr(BlockSource, "fetch", spy)
+    await reading.read(2 * BLOCK, BLOCK)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(fetched) == runs
+    assert sum(fetched) > runs
 
 
 async def test_small_blocks_fetched_ahead_do_not_queue_before_one_that_is_read(

@@ -56,9 +56,9 @@ class Budget:
         return sum(file.size for file in files) > self._memory
 
     @property
-    def readers(self) -> int:
-        """How many read."""
-        return len(self._readers)
+    def alone(self) -> bool:
+        """There is one reader, and no other."""
+        return len(self._readers) == 1
 
     def note(self, reader: object, file: File | None = None) -> None:
         """`reader` reads now."""
@@ -75,12 +75,12 @@ class Budget:
     def share(self, reader: object, file: File | None = None) -> int:
         """What `reader`, who reads now, may be ahead, in bytes."""
         self.note(reader, file)
-        return min(self._maximum, self._memory // PART // self.readers)
+        return min(self._maximum, self._memory // PART // len(self._readers))
 
     @property
     def behind(self) -> int:
         """What each reader may come back to, in bytes: no less than its reads may be out of order."""
-        return max(SLACK, min(BEHIND, self._memory // PART_BEHIND // max(1, self.readers)))
+        return max(SLACK, min(BEHIND, self._memory // PART_BEHIND // max(1, len(self._readers))))
 
     def leave(self, reader: object) -> None:
         """`reader` is closed."""

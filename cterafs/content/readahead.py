@@ -85,7 +85,8 @@ class ReadAhead:
         pattern, size = self._pattern, self._source.size
         if lost:
             pattern.lost(read, size)
-        pattern.maximum, pattern.behind = self._budget.share(self, self._file), self._budget.behind
+        pattern.maximum = self._budget.share(self, self._file)
+        pattern.behind, pattern.alone = self._budget.behind, self._budget.alone
         if self._cache.memory.contended:
             pattern.shrink()
             pattern.maximum = 0
@@ -115,7 +116,7 @@ class ReadAhead:
         try:
             with prefetch.scope:
                 chunks = await self._source.chunks(prefetch.wanted)
-                batches = self._source.batches(chunks, alone=self._budget.readers == 1)
+                batches = self._source.batches(chunks, alone=self._budget.alone)
                 waiting = iter(batches)
                 if len(batches) == 1:
                     await self._fetch(waiting, prefetch)

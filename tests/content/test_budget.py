@@ -39,6 +39,17 @@ def test_what_readers_may_come_back_to(memory: int, readers: int, behind: int) -
     assert budget.behind == behind * MIB
 
 
+def test_one_is_alone_until_another_reads() -> None:
+    budget = Budget(MIB, MIB)
+    assert not budget.alone
+    budget.note(1)
+    assert budget.alone
+    budget.note(2)
+    assert not budget.alone
+    budget.leave(1)
+    assert budget.alone
+
+
 def test_who_leaves_gives_its_share_up() -> None:
     budget = Budget(60 * PART, 1000)
     for reader in range(6):

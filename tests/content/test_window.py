@@ -95,6 +95,19 @@ def test_windows_grow_up_to_the_maximum_and_leave_no_gap() -> None:
     assert fetched[-1].stop >= 300 * MIB
 
 
+@pytest.mark.parametrize(("alone", "left"), [(True, 2), (False, 4)])
+def test_a_window_is_filled_up_while_there_is_some_of_it_left(alone: bool, left: int) -> None:
+    pattern, ahead = AccessPattern(MAXIMUM), 0
+    pattern.alone = alone
+    for offset in range(0, 900 * MIB, MIB):
+        for extent in observe(pattern, offset, length=MIB):
+            position = offset + MIB
+            if offset > 100 * MIB:  # it has become as large as it may
+                assert ahead - position == MAXIMUM // left
+                assert len(extent) == MAXIMUM - MAXIMUM // left
+            ahead = extent.stop
+
+
 @pytest.mark.parametrize("read", [4 * KIB, 64 * KIB, READ, 256 * KIB, MIB])
 def test_a_stream_that_ends_was_never_ahead_by_more_than_it_deserved(read: int) -> None:
     pattern = AccessPattern(MAXIMUM)

@@ -96,7 +96,7 @@ class ReadAhead:
                 if not pattern.wants(prefetch.wanted, size):
                     prefetch.scope.cancel()
         if len(advice.passed) and self._budget.short:  # the kernel has its pages
-            self._source.drop(advice.passed)
+            self._source.drop(advice.passed, downwards=read.start < advice.passed.start)
         for wanted in advice.extents:
             prefetch = _Prefetch(wanted)
             self._prefetches.add(prefetch)
@@ -116,9 +116,9 @@ class ReadAhead:
         try:
             with prefetch.scope:
                 chunks = await self._source.chunks(prefetch.wanted)
-                batches = self._source.batches(chunks, alone=self._budget.alone)
+                batches = self._source.batches(chunks, alone=self._pattern.alone)
                 waiting = iter(batches)
-                if len(batches) == 1:
+                if len(batches) == 1:  # as mostly where several read: no need for a task of its own
                     await self._fetch(waiting, prefetch)
                     return
                 async with trio.open_nursery() as nursery:

@@ -179,9 +179,15 @@ class BlockSource:
         """In memory, or on its way."""
         return self.key(chunk) in self._cache
 
-    def drop(self, extent: Extent) -> None:
-        """Nobody will ask soon for these bytes, nor for those before them: blocks that end here need no memory."""
-        self._cache.drop([self.key(chunk) for chunk in self.known(extent) if chunk.extent.stop <= extent.stop])
+    def drop(self, extent: Extent, *, downwards: bool) -> None:
+        """Nobody will ask soon for these bytes, nor for those that a reader came through before them: blocks that end
+        here, or begin here if it goes downwards, need no memory."""
+        chunks = self.known(extent)
+        if downwards:
+            passed = [chunk for chunk in chunks if chunk.extent.start >= extent.start]
+        else:
+            passed = [chunk for chunk in chunks if chunk.extent.stop <= extent.stop]
+        self._cache.drop([self.key(chunk) for chunk in passed])
 
     def forget(self) -> None:
         """Drops the cached blocks: storage turned out to hold another version."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cterafs.content.budget import PART, RECENT, Budget, File
+from cterafs.content.window import BEHIND, BEHIND_OF_MANY
 
 MIB = 1 << 20
 
@@ -29,25 +30,29 @@ def test_shares(memory: int, maximum: int, readers: int, share: float) -> None:
     assert sum(shares) <= memory * MIB / PART
 
 
-@pytest.mark.parametrize(
-    ("memory", "readers", "behind"), [(512, 1, 8), (512, 4, 4), (512, 8, 2), (512, 64, 2), (64, 1, 2), (4096, 16, 8)]
-)
-def test_what_readers_may_come_back_to(memory: int, readers: int, behind: int) -> None:
-    budget = Budget(memory * MIB, 64 * MIB)
-    for reader in range(readers):
-        budget.share(reader)
-    assert budget.behind == behind * MIB
+def test_readers_of_several_files_keep_less_behind_them() -> None:
+    budget = Budget(MIB, MIB)
+    for reader in range(3):
+        budget.note(reader, File("a", 1))
+    assert budget.behind == BEHIND
+    budget.note("another", File("b", 1))
+    assert budget.behind == BEHIND_OF_MANY
+    for _ in range(RECENT + 1):
+        budget.note("another", File("b", 1))
+    assert budget.behind == BEHIND
 
 
 def test_one_is_alone_until_another_reads() -> None:
     budget = Budget(MIB, MIB)
-    assert not budget.alone
-    budget.note(1)
+    budget.note("walks ahead")
+    budget.note(1, File("a", 1))
     assert budget.alone
-    budget.note(2)
+    budget.note(2, File("a", 1))
     assert not budget.alone
     budget.leave(1)
     assert budget.alone
+    budget.note(3, File("b", 1))
+    assert not budget.alone
 
 
 def test_who_leaves_gives_its_share_up() -> None:

@@ -9,6 +9,8 @@ import trio
 import trio.testing
 from played_storage import PlayedStorage
 
+from cterafs.content import budget as budgets
+from cterafs.content import window
 from cterafs.content.budget import PART, Budget, File
 from cterafs.content.cache import BlockCache
 from cterafs.content.memory import BlockMemory
@@ -16,7 +18,7 @@ from cterafs.content.readahead import PARALLEL, ReadAhead
 from cterafs.content.reader import FAILURE_MEMORY, Reader
 from cterafs.content.runs import Run
 from cterafs.content.source import BlockSource
-from cterafs.content.window import PASSED, SLACK, AccessPattern, Advice
+from cterafs.content.window import BEHIND_OF_MANY, AccessPattern, Advice
 from cterafs.errors import BlockInfo, DirectIOError, DownloadError, DownloadTimeout
 from cterafs.model import ROOT_INODE, Chunk, Extent, Inode, Node
 from cterafs.stats import Stats
@@ -221,15 +223,33 @@ async def test_a_closed_reader_leaves_its_share_to_others(
     assert budget.share("another") == 60
 
 
-async def test_what_was_read_is_dropped_where_there_is_no_memory_to_come_back_to_it(
-    remote: Remote, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("memory", "kept"), [(SIZE - BLOCK, BEHIND_OF_MANY), (3 * SIZE, SIZE)])
+async def test_what_was_read_is_dropped_where_not_all_of_it_can_stay(
+    remote: Remote, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, memory: int, kept: int
 ) -> None:
     monkeypatch.setattr(remote, "known", remote.blocks)
+    cache, budget = BlockCache(BlockMemory(memory), nursery, Stats()), Budget(memory, 0)
+    budget.note("another", File("another", 1))
+    source = BlockSource(NODE, remote, cache)
+    reading = Reader(source, ReadAhead(source, cache, nursery, budget, Stats()), 60, Stats())
+    for offset in range(0, SIZE, BLOCK):
+        await reading.read(offset, BLOCK)
+    assert cache.memory.used == kept
+
+
+@pytest.mark.parametrize("step", [1, -1])
+async def test_no_block_is_dropped_before_all_of_it_was_read(
+    remote: Remote, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    monkeypatch.setattr(remote, "known", remote.blocks)
+    monkeypatch.setattr(budgets, "BEHIND", BLOCK // 4)
+    monkeypatch.setattr(window, "PASSED", BLOCK // 4)
     cache = BlockCache(BlockMemory(SIZE - BLOCK), nursery, Stats())
     reading = reader(remote, cache, nursery)
-    for offset in range(0, SLACK + PASSED, BLOCK):
-        await reading.read(offset, BLOCK)
-    assert cache.memory.used == SLACK
+    for offset in [*range(0, SIZE, BLOCK // 8)][::step]:
+        await reading.read(offset, BLOCK // 8)
+    assert len(remote.asked) == SIZE // BLOCK
+    assert cache.memory.used <= 2 * BLOCK
 
 
 @pytest.mark.parametrize(("others", "runs"), [(0, 2), (1, 1)])
@@ -243,7 +263,7 @@ async def test_a_window_is_spread_over_runs_where_nobody_else_reads(
         return fetch(source, chunks)
 
     for other in range(others):
-        budget.note(other)
+        budget.note(other, File(other, 1))
     source = BlockSource(NODE, remote, cache)
     reading = Reader(source, ReadAhead(source, cache, nursery, budget, Stats()), 60, Stats())
     await reading.read(0, BLOCK)
@@ -253,6 +273,13 @@ async def test_a_window_is_spread_over_runs_where_nobody_else_reads(
     await trio.testing.wait_all_tasks_blocked()
     assert len(fetched) == runs
     assert sum(fetched) > runs
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_no_run_is_too_long(remote: Remote, cache: BlockCache, alone: bool) -> None:
+    chunks = [Chunk(Extent(at * BLOCK, (at + 1) * BLOCK), f"https://s/{at}") for at in range(513)]
+    batches = BlockSource(NODE, remote, cache).batches(chunks, alone=alone)
+    assert [len(batch) for batch in batches] == [256, 256, 1]
 
 
 async def test_small_blocks_fetched_ahead_do_not_queue_before_one_that_is_read(

@@ -9,12 +9,12 @@ import pytest
 
 from cterafs.content.window import (
     BEHIND,
+    BEHIND_OF_MANY,
     INITIAL,
     LOYALTY,
     PASSED,
     PLACES,
     SCATTERED,
-    SLACK,
     SMALL_FILE,
     SMALL_HEAD,
     SMALL_READ,
@@ -68,11 +68,11 @@ def test_a_steady_stream_tells_once_what_it_left_behind() -> None:
 
 def test_a_steady_stream_leaves_more_behind_where_less_is_kept() -> None:
     pattern = AccessPattern(MAXIMUM)
-    pattern.behind = SLACK
+    pattern.behind = BEHIND_OF_MANY
     passed = [advice.passed for advice in advices(pattern, *range(0, 100 * MIB, READ))]
     told = [extent for extent in passed if len(extent)]
-    assert passed.index(told[0]) * READ == SLACK + PASSED - READ
-    assert 100 * MIB - SLACK - PASSED <= told[-1].stop <= 100 * MIB - SLACK
+    assert passed.index(told[0]) * READ == 2 * BEHIND_OF_MANY - READ
+    assert 100 * MIB - BEHIND_OF_MANY - PASSED <= told[-1].stop <= 100 * MIB - BEHIND_OF_MANY
 
 
 def test_a_backward_stream_leaves_behind_what_lies_above_it() -> None:

@@ -18,7 +18,7 @@ from cterafs.content.readahead import PARALLEL, ReadAhead
 from cterafs.content.reader import FAILURE_MEMORY, Reader
 from cterafs.content.runs import Run
 from cterafs.content.source import BlockSource
-from cterafs.content.window import BEHIND_OF_MANY, AccessPattern, Advice
+from cterafs.content.window import PASSED, AccessPattern, Advice
 from cterafs.errors import BlockInfo, DirectIOError, DownloadError, DownloadTimeout
 from cterafs.model import ROOT_INODE, Chunk, Extent, Inode, Node
 from cterafs.stats import Stats
@@ -223,7 +223,7 @@ async def test_a_closed_reader_leaves_its_share_to_others(
     assert budget.share("another") == 60
 
 
-@pytest.mark.parametrize(("memory", "kept"), [(SIZE - BLOCK, BEHIND_OF_MANY), (3 * SIZE, SIZE)])
+@pytest.mark.parametrize(("memory", "kept"), [(SIZE - BLOCK, SIZE - PASSED), (3 * SIZE, SIZE)])
 async def test_what_was_read_is_dropped_where_not_all_of_it_can_stay(
     remote: Remote, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, memory: int, kept: int
 ) -> None:

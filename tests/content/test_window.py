@@ -66,13 +66,17 @@ def test_a_steady_stream_tells_once_what_it_left_behind() -> None:
     assert 100 * MIB - BEHIND - PASSED <= told[-1].stop <= 100 * MIB - BEHIND
 
 
-def test_a_steady_stream_leaves_more_behind_where_less_is_kept() -> None:
+@pytest.mark.parametrize(("swapped", "kept"), [(False, BEHIND_OF_MANY), (True, BEHIND)])
+def test_where_less_is_kept_a_stream_out_of_order_keeps_more(swapped: bool, kept: int) -> None:
     pattern = AccessPattern(MAXIMUM)
     pattern.behind = BEHIND_OF_MANY
-    passed = [advice.passed for advice in advices(pattern, *range(0, 100 * MIB, READ))]
+    offsets = list(range(0, 100 * MIB, READ))
+    if swapped:
+        offsets[8], offsets[9] = offsets[9], offsets[8]
+    passed = [advice.passed for advice in advices(pattern, *offsets)]
     told = [extent for extent in passed if len(extent)]
-    assert passed.index(told[0]) * READ == 2 * BEHIND_OF_MANY - READ
-    assert 100 * MIB - BEHIND_OF_MANY - PASSED <= told[-1].stop <= 100 * MIB - BEHIND_OF_MANY
+    assert passed.index(told[0]) * READ == max(2 * kept, kept + PASSED) - READ
+    assert 100 * MIB - kept - PASSED <= told[-1].stop <= 100 * MIB - kept
 
 
 def test_a_backward_stream_leaves_behind_what_lies_above_it() -> None:

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     )
     path = mountpoint.absolute(args.mountpoint)
     record = control.find(path)
-    mountpoint.prepare(path, None if record is None else record.pid)  # before anything else is touched
+    mountpoint.prepare(path, None if record is None else control.serving(record))  # before the state is touched
     if args.foreground:
         return daemon.mount(config, credentials, path, wait=not args.no_wait, ready=lambda: None)
     daemon.log_to_file(config, verbose=args.verbose)

@@ -35,8 +35,9 @@ def run(args: argparse.Namespace) -> int:
     if mounted is None or mounted.fstype != mountpoint.FSTYPE:
         raise MountError(f"no cterafs is mounted at {path}; see: cterafs status")
     record = control.find(path)
-    lazy = args.lazy or (record is not None and mountpoint.end_killed(path, record.pid))
     pid = control.serving(record) if record is not None else None
+    killed = pid is not None and mountpoint.end_killed(path, pid)
+    lazy = args.lazy or killed
     process = _open_process(pid) if pid is not None else None
     try:
         mountpoint.unmount(path, lazy=lazy)

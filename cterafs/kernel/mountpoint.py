@@ -87,17 +87,17 @@ def absolute(mountpoint: str | Path) -> Path:
     raise MountError(f"{mountpoint} is a link that leads to itself")
 
 
-def prepare(path: Path, before: int | None = None) -> None:
+def prepare(path: Path, serving: int | None = None) -> None:
     """Makes sure that something can be mounted here, and clears what a crash left.
 
     Args:
-        before: the process that served the last mount here, if that is known.
+        serving: the process whose socket answers for what is mounted here.
 
     Raises:
         MountError: it cannot.
     """
-    if before is not None:
-        end_killed(path, before)
+    if serving is not None:
+        end_killed(path, serving)
     mounted = mounted_at(path)
     if mounted is not None and mounted.fstype == FSTYPE:
         if is_alive(path):
@@ -118,16 +118,26 @@ def end_killed(path: Path, pid: int) -> bool:
     the kernel: that stays, and keeps all that the process had open.
 
     Args:
-        pid: of the process that served what is mounted here, as far as is known.
+        pid: of the process that serves what is mounted here, going by its socket.
 
     Returns:
         Whether it was such a mount; its readers may take a moment to go.
+
+    Raises:
+        MountError: it is, and the connection cannot be ended.
     """
     mounted = mounted_at(path)
     if mounted is None or mounted.fstype != FSTYPE or not _is_zombie(pid):
         return False
-    with contextlib.suppress(OSError):  # ended already, or fusectl is not mounted
+    try:
+        if not mounted.connection.is_dir():
+            mount_fusectl()
         mounted.abort()
+    except OSError as error:
+        raise MountError(
+            f"{path} was killed, and hangs; end it as its user or as root with: "
+            f"echo 1 > {mounted.connection}/abort ({error.strerror})"
+        ) from None
     with contextlib.suppress(ProcessLookupError):  # ended now
         process = os.pidfd_open(pid)
         try:

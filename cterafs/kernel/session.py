@@ -8,7 +8,7 @@ import math
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import trio
 
 from cterafs.errors import MountError
 from cterafs.kernel import mountpoint
-from cterafs.kernel.guardian import guarded
+from cterafs.kernel.guard import guard
 from cterafs.kernel.notify import Notifier
 from cterafs.kernel.operations import Operations
 from cterafs.threads import patiently
@@ -67,15 +67,17 @@ async def serve(
     Raises:
         MountError: it could not be mounted.
     """
-    _mount(operations, path, options)
-    session = _Session(notifier, path)
-    try:
-        await session.run(ready)
-    finally:
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores one
+    with trio.open_signal_receiver(*heeded) as signals:  # before it is mounted, or one might leave it so
+        _mount(operations, path, options)
+        session = _Session(notifier, path)
         try:
-            session.leave()
+            await session.run(signals, ready)
         finally:
-            pyfuse3.close(unmount=False)
+            try:
+                session.leave()
+            finally:
+                pyfuse3.close(unmount=False)
 
 
 class _Session:
@@ -87,14 +89,13 @@ class _Session:
         self._answering = trio.CancelScope()
         self._mounted = mountpoint.mounted_at(path)
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        async with contextlib.AsyncExitStack() as stack:
+    async def run(self, signals: AsyncIterator[int], ready: Callable[[], None]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_on_signal, signals)
             if self._mounted is not None:
                 _allow_background(self._mounted.connection)
-                stack.enter_context(guarded(self._mounted.connection))
-            nursery = await stack.enter_async_context(trio.open_nursery())
+                await nursery.start(guard, self._mounted.connection)
             nursery.start_soon(self._notifier.run)
-            nursery.start_soon(self._end_on_signal)
             nursery.start_soon(self._announce, ready)
             await self._answer()
             self._notifier.stop()
@@ -130,12 +131,10 @@ class _Session:
             _read_ahead(self._mounted.device)
         ready()
 
-    async def _end_on_signal(self) -> None:
-        heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores one
-        with trio.open_signal_receiver(*heeded) as signals:
-            async for number in signals:
-                log.info("ending on %s", signal.Signals(number).name)
-                await self._end()
+    async def _end_on_signal(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            log.info("ending on %s", signal.Signals(number).name)
+            await self._end()
 
     async def _end(self) -> None:
         """Cleanly if nobody uses the mount; otherwise its name goes at once, and its users have a moment to finish.
@@ -223,4 +222,4 @@ def _allow_background(connection: Path) -> None:
             if int(control.read_text()) < least:
                 control.write_text(str(least))
     except OSError as error:
-        log.warning("the limits in %s cannot be raised (%s): 12 hung reads can hold up others", connection, error)
+        log.warning("%s cannot be raised (%s): 12 hung reads can hold up others", connection, error.strerror)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,14 +25,22 @@ def file(portal: EmbeddedPortal, mount: Mount) -> Path:
 
 
 @pytest.fixture
-def process(mount: Mount) -> Iterator[subprocess.Popen[str]]:
-    """A mount in the foreground."""
+def starting(mount: Mount) -> Iterator[subprocess.Popen[str]]:
+    """A mount in the foreground that is just made."""
     command = [*CTERAFS, "mount", "-f", "--config", str(mount.config), str(mount.path)]
     with subprocess.Popen(command, env=mount.environment, stderr=subprocess.PIPE, text=True) as process:
-        while not mount.is_mounted or not (mount.path / "Folder").is_dir():
+        while not mount.is_mounted:
             assert process.poll() is None, process.communicate()
         yield process
         process.kill()
+
+
+@pytest.fixture
+def process(mount: Mount, starting: subprocess.Popen[str]) -> subprocess.Popen[str]:
+    """A mount in the foreground."""
+    while not (mount.path / "Folder").is_dir():
+        assert starting.poll() is None, starting.communicate()
+    return starting
 
 
 @contextlib.contextmanager
@@ -43,6 +52,16 @@ def opened(file: Path) -> Iterator[int]:
     finally:
         with contextlib.suppress(OSError):
             os.close(held)
+
+
+@pytest.mark.parametrize("delay", [0, 0.002, 0.005, 0.01, 0.02])
+def test_a_signal_as_soon_as_it_is_mounted_leaves_no_dead_mount(
+    mount: Mount, starting: subprocess.Popen[str], delay: float
+) -> None:
+    time.sleep(delay)
+    starting.terminate()
+    assert starting.wait(DEADLINE) == 0
+    assert not mount.is_mounted
 
 
 def test_a_second_signal_does_not_wait_for_readers(mount: Mount, file: Path, process: subprocess.Popen[str]) -> None:

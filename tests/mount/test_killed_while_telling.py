@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -25,32 +26,61 @@ class Hung:
 
     Attributes:
         mount: what can be mounted in its place.
-        guardian: its other process.
     """
 
-    def __init__(self, mount: Mount) -> None:
+    def __init__(self, mount: Mount, process: subprocess.Popen[bytes], reader: subprocess.Popen[str]) -> None:
         self.mount = mount
-        self.process = subprocess.Popen([sys.executable, PROGRAM, mount.path, mount.home], stdout=subprocess.PIPE)
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"mounted\n"
-        self.reader = subprocess.Popen(["stat", mount.path / "name"], stderr=subprocess.PIPE, text=True)
-        wait_until(lambda: "D" in states(self.process.pid))
-        _, self.guardian = family(self.process.pid)
+        self.process = process
+        self.reader = reader
 
-    def end(self) -> None:
-        """Whatever became of it."""
-        mounted = mountpoint.mounted_at(self.mount.path)
-        if mounted is not None:
-            (mounted.connection / "abort").write_text("1")
-            mountpoint.unmount(self.mount.path, lazy=True)
-        for process in (self.process, self.reader):
-            process.kill()
-            process.communicate()
+    @property
+    def guardian(self) -> int:
+        """Its other process."""
+        _, guardian = family(self.process.pid)
+        return guardian
+
+    def lets_go(self) -> None:
+        _, said = self.reader.communicate(timeout=DEADLINE)
+        assert os.strerror(errno.ECONNABORTED) in said
 
 
-def states(pid: int) -> list[str]:
+@contextmanager
+def hanging(mount: Mount) -> Iterator[Hung]:
+    command = [sys.executable, PROGRAM, mount.path, mount.home]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"mounted\n"
+        reader = subprocess.Popen(["stat", mount.path / "name"], stderr=subprocess.PIPE, text=True)
+        try:
+            wait_until(lambda: stuck(process.pid))
+            yield Hung(mount, process, reader)
+        finally:
+            mounted = mountpoint.mounted_at(mount.path)
+            if mounted is not None:
+                mounted.abort()
+                mountpoint.unmount(mount.path, lazy=True)
+            reader.kill()
+            reader.communicate()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def states(pid: int) -> dict[str, str]:
     """Of all threads of a process (proc_pid_stat(5)): Z for one that has ended, D for one that no signal reaches."""
-    return [(task / "stat").read_text().rpartition(") ")[2][0] for task in Path(f"/proc/{pid}/task").iterdir()]
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found[task.name] = (task / "stat").read_text().rpartition(") ")[2][0]
+    return found
+
+
+def stuck(pid: int) -> bool:
+    """A thread is out of reach, and not just for the moment of an access to a disk."""
+    before = states(pid)
+    time.sleep(0.05)
+    return any(state == "D" and before.get(task) == "D" for task, state in states(pid).items())
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -63,19 +93,46 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 @pytest.fixture
 def hung(mount: Mount) -> Iterator[Hung]:
-    hung = Hung(mount)
-    yield hung
-    hung.end()
+    with hanging(mount) as hung:
+        yield hung
 
 
-def test_its_readers_are_let_go(hung: Hung) -> None:
+@pytest.mark.parametrize("kill", [os.kill, os.killpg])
+def test_its_readers_are_let_go(hung: Hung, kill: Callable[[int, int], None]) -> None:
+    """Also where all of its group is killed, as by a shell."""
     ending = Ending([hung.process.pid, hung.guardian])
-    hung.process.kill()
-    _, said = hung.reader.communicate(timeout=DEADLINE)
-    assert os.strerror(errno.ECONNABORTED) in said
+    kill(hung.process.pid, signal.SIGKILL)
+    hung.lets_go()
     ending.wait()
+    hung.process.wait()
     hung.mount.run("umount", str(hung.mount.path))
     assert not hung.mount.is_mounted
+
+
+def test_signals_do_not_end_a_guardian_nor_what_it_guards(hung: Hung) -> None:
+    guardian = hung.guardian
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(guardian, number)
+    time.sleep(0.1)  # for what must not happen
+    assert hung.reader.poll() is None
+    assert hung.guardian == guardian
+    hung.process.kill()
+    hung.lets_go()
+
+
+def test_a_guardian_that_was_killed_is_replaced(hung: Hung) -> None:
+    first = hung.guardian
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: set(family(hung.process.pid)) - {hung.process.pid, first})
+    wait_until(lambda: len(family(hung.process.pid)) == 2 and waits(hung.guardian))
+    hung.process.kill()
+    hung.lets_go()
+
+
+def waits(guardian: int) -> bool:
+    """For the end of what it guards: it blocks all signals, and is asleep."""
+    status = Path(f"/proc/{guardian}/status").read_text()
+    return "SigBlk:\tfffffffe" in status and "State:\tS" in status
 
 
 @pytest.fixture
@@ -83,17 +140,20 @@ def unguarded(hung: Hung) -> Hung:
     """Killed, and its guardian before it: nobody is let go."""
     os.kill(hung.guardian, signal.SIGKILL)
     hung.process.kill()
-    wait_until(lambda: sorted(states(hung.process.pid)) == ["D", "Z"])
+    wait_until(lambda: sorted(states(hung.process.pid).values()) == ["D", "Z"])
     return hung
 
 
-def test_umount_lets_the_readers_go_if_the_guardian_was_killed_too(unguarded: Hung) -> None:
-    unguarded.mount.run("umount", str(unguarded.mount.path))
+@pytest.mark.parametrize("options", [(), ("--lazy",)])
+def test_umount_lets_the_readers_go_if_the_guardian_was_killed_too(unguarded: Hung, options: tuple[str, ...]) -> None:
+    ending = Ending([unguarded.process.pid])
+    unguarded.mount.run("umount", *options, str(unguarded.mount.path))
     assert not unguarded.mount.is_mounted
-    assert unguarded.reader.wait(DEADLINE) != 0
+    unguarded.lets_go()
+    ending.wait()
 
 
 def test_another_mount_takes_its_place_if_the_guardian_was_killed_too(unguarded: Hung) -> None:
     unguarded.mount.start()
-    assert unguarded.reader.wait(DEADLINE) != 0
+    unguarded.lets_go()
     assert list(unguarded.mount.path.iterdir()) == []

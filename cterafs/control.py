@@ -208,6 +208,8 @@ def serving(record: Record) -> int | None:
     try:
         with _connected(record) as asking:
             return _peer(asking)[0]
+    except BlockingIOError:  # too many ask already, so it is there: the one that wrote the record
+        return record.pid
     except OSError:
         return None
 

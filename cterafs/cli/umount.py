@@ -38,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
     pid = control.serving(record) if record is not None else None
     killed = pid is not None and mountpoint.end_killed(path, pid)
     lazy = args.lazy or killed
-    process = _open_process(pid) if pid is not None else None
+    process = _open_process(pid) if pid is not None and not lazy else None
     try:
         mountpoint.unmount(path, lazy=lazy)
-        if process is not None and not lazy and not select.select([process], [], [], END_DEADLINE)[0]:
+        if process is not None and not select.select([process], [], [], END_DEADLINE)[0]:
             raise MountError(
                 f"{path} is unmounted, but its process did not end in {END_DEADLINE:.0f} s; look at its log"
             )
@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _open_process(pid: int) -> int | None:
-    """A handle that becomes readable when the process ends; None where it has ended already."""
+    """A handle that becomes readable when the process ends; None where it has ended already, or cannot be seen."""
     try:
         return os.pidfd_open(pid)
-    except ProcessLookupError:
+    except OSError:
         return None

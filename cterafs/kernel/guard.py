@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from io import BufferedWriter
 from pathlib import Path
+from typing import IO, cast
 
 import trio
 
@@ -23,10 +24,10 @@ from cterafs.kernel import guardian
 log = logging.getLogger(__name__)
 
 READY = 10.0
-"""Seconds for the process to start, which takes 10 to 20 ms. Until then nothing is sent to the kernel."""
+"""Seconds for the process to start, which takes 10 to 20 ms."""
 
-RESTART = 5.0
-"""Seconds until another one is started in the place of one that ended."""
+RESTART, LONGEST = 5.0, 300.0
+"""Seconds until another one is started in the place of one that ended, and twice as many each time that it is not."""
 
 
 async def guard(connection: Path, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -43,27 +44,32 @@ async def guard(connection: Path, task_status: trio.TaskStatus[None] = trio.TASK
         log.warning("%s is not guarded (%s): should this be killed, its readers may hang", connection, error.strerror)
         task_status.started()
         return
+    pause = RESTART
     with abort:
         while True:
             try:
-                with _guardian(abort) as guarding:
-                    with trio.move_on_after(READY):
-                        await _heard(guarding)
+                with _guardian(abort) as said:
+                    with trio.move_on_after(READY) as starting:
+                        if await _heard(said):
+                            pause = RESTART
+                    if starting.cancelled_caught:
+                        log.warning("the process that guards %s takes long to start", connection)
                     task_status.started()
                     task_status = trio.TASK_STATUS_IGNORED
-                    while await _heard(guarding):
+                    while await _heard(said):
                         pass
-                log.warning("the process that guards %s ended; another one is started", connection)
+                log.warning("the process that guards %s ended; another one follows in %.0f s", connection, pause)
             except OSError as error:
-                log.warning("no process to guard %s: %s", connection, error.strerror)
+                log.warning("no process guards %s: %s; the next try is in %.0f s", connection, error.strerror, pause)
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
-            await trio.sleep(RESTART)
+            await trio.sleep(pause)
+            pause = min(2 * pause, LONGEST)
 
 
 @contextlib.contextmanager
-def _guardian(abort: BufferedWriter) -> Iterator[subprocess.Popen[bytes]]:
-    """One that is being started.
+def _guardian(abort: BufferedWriter) -> Iterator[IO[bytes]]:
+    """What one says that is being started.
 
     Raises:
         OSError: it cannot be.
@@ -78,14 +84,12 @@ def _guardian(abort: BufferedWriter) -> Iterator[subprocess.Popen[bytes]]:
     )
     with process:
         try:
-            yield process
+            yield cast(IO[bytes], process.stdout)
         finally:
             process.kill()
 
 
-async def _heard(guarding: subprocess.Popen[bytes]) -> bytes:
-    """What it says; nothing once it has ended."""
-    if guarding.stdout is None:
-        return b""
-    await trio.lowlevel.wait_readable(guarding.stdout)
-    return guarding.stdout.read(1)
+async def _heard(said: IO[bytes]) -> bytes:
+    """The next of it; nothing at its end."""
+    await trio.lowlevel.wait_readable(said)
+    return said.read(1)

@@ -6,7 +6,6 @@ of ours.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import signal
@@ -25,12 +24,24 @@ def main() -> None:
     parent = os.getppid()
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # as `process.conceal` does
-    libc.prctl(PR_SET_PDEATHSIG, KILLED, 0, 0, 0)
-    os.write(1, b"1")  # fails if the parent ended before: until it has read this, none of its threads can stay
-    while signal.sigwaitinfo((KILLED,)).si_pid != parent:
-        pass  # anybody may send it; what the kernel sends is from the parent
-    with contextlib.suppress(OSError):  # the connection has ended by itself, as it does if no thread stayed
-        os.write(0, b"1")
+    if libc.prctl(PR_SET_PDEATHSIG, KILLED, 0, 0, 0) != 0:
+        return
+    if not _ended(parent):  # before the kernel was asked to tell of it
+        os.write(1, b"1")
+        # Anybody may send it, just when the kernel does, too; what the kernel sends is from the parent, and comes a
+        # moment before it has ended.
+        while signal.sigwaitinfo((KILLED,)).si_pid != parent and not _ended(parent):
+            pass
+    os.write(0, b"1")  # does nothing if the connection has ended, as it has if no thread stayed
+
+
+def _ended(process: int) -> bool:
+    """Its first thread has, that is. Of proc_pid_stat(5): the state follows the name, which may hold any character."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123  # pathlib takes longer than all the rest
+            return file.read().rpartition(b") ")[2].startswith((b"Z", b"X"))
+    except OSError:  # it is gone, or hidden from us
+        return os.getppid() != process
 
 
 if __name__ == "__main__":

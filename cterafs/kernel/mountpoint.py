@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -127,24 +126,37 @@ def end_killed(path: Path, pid: int) -> bool:
         MountError: it is, and the connection cannot be ended.
     """
     mounted = mounted_at(path)
-    if mounted is None or mounted.fstype != FSTYPE or not _is_zombie(pid):
+    if mounted is None or mounted.fstype != FSTYPE:
         return False
+    try:
+        process = os.pidfd_open(pid)
+    except OSError:  # it has ended, or is of another namespace
+        return False
+    try:
+        if not _is_zombie(pid):
+            return False
+        _abort(mounted)
+        if not select.select([process], [], [], ALIVE_DEADLINE)[0]:
+            raise MountError(f"{path} was killed, and its process {pid} has not ended yet; try again in a while")
+    finally:
+        os.close(process)
+    return True
+
+
+def _abort(mounted: Mounted) -> None:
+    """
+    Raises:
+        MountError: the connection cannot be ended.
+    """
     try:
         if not mounted.connection.is_dir():
             mount_fusectl()
         mounted.abort()
     except OSError as error:
         raise MountError(
-            f"{path} was killed, and hangs; end it as its user or as root with: "
-            f"echo 1 > {mounted.connection}/abort ({error.strerror})"
+            f"{mounted.path} was killed, and its connection cannot be ended ({error.strerror}); as root: "
+            f"mount -t fusectl none {FUSECTL}; echo 1 > {mounted.connection}/abort"
         ) from None
-    with contextlib.suppress(ProcessLookupError):  # ended now
-        process = os.pidfd_open(pid)
-        try:
-            select.select([process], [], [], ALIVE_DEADLINE)
-        finally:
-            os.close(process)
-    return True
 
 
 def _is_zombie(pid: int) -> bool:

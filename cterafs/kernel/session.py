@@ -70,14 +70,14 @@ async def serve(
     heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores one
     with trio.open_signal_receiver(*heeded) as signals:  # before it is mounted, or one might leave it so
         _mount(operations, path, options)
-        session = _Session(notifier, path)
         try:
-            await session.run(signals, ready)
-        finally:
+            session = _Session(notifier, path)
             try:
-                session.leave()
+                await session.run(signals, ready)
             finally:
-                pyfuse3.close(unmount=False)
+                session.leave()
+        finally:
+            pyfuse3.close(unmount=False)
 
 
 class _Session:
@@ -90,16 +90,23 @@ class _Session:
         self._mounted = mountpoint.mounted_at(path)
 
     async def run(self, signals: AsyncIterator[int], ready: Callable[[], None]) -> None:
+        if self._mounted is not None:
+            _allow_background(self._mounted.connection)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_on_signal, signals)
-            if self._mounted is not None:
-                _allow_background(self._mounted.connection)
-                await nursery.start(guard, self._mounted.connection)
-            nursery.start_soon(self._notifier.run)
+            nursery.start_soon(self._notify, nursery)
             nursery.start_soon(self._announce, ready)
             await self._answer()
             self._notifier.stop()
             nursery.cancel_scope.cancel()
+
+    async def _notify(self, nursery: trio.Nursery) -> None:
+        """Not before somebody guards the connection: a notification may be what waits when this is killed."""
+        if self._mounted is not None:
+            await nursery.start(guard, self._mounted.connection)
+        else:
+            log.warning("%s is not among the mounts: its connection is not guarded", self._path)
+        await self._notifier.run()
 
     async def _answer(self) -> None:
         """Handles requests until the kernel ends the connection, or the grace of readers is over."""
@@ -214,6 +221,7 @@ def _read_ahead(device: str) -> None:
 
 
 def _allow_background(connection: Path) -> None:
+    control = connection
     try:
         if not connection.is_dir():
             mountpoint.mount_fusectl()
@@ -222,4 +230,4 @@ def _allow_background(connection: Path) -> None:
             if int(control.read_text()) < least:
                 control.write_text(str(least))
     except OSError as error:
-        log.warning("%s cannot be raised (%s): 12 hung reads can hold up others", connection, error.strerror)
+        log.warning("%s cannot be raised (%s): a dozen reads can hold up others", control, error.strerror)

@@ -128,16 +128,19 @@ class Setting:
             time.sleep(0.01)
         return path
 
-    def compare(self, contenders: Mapping[str, Contender], patience: float = math.inf) -> dict[str, list[float]]:
+    def compare(
+        self, contenders: Mapping[str, Contender], patience: float = math.inf, times: int = 1
+    ) -> dict[str, list[float]]:
         """What each gave, in turn, and every other round in the opposite order: what else the machine does, and what
         one leaves behind for the next, meets all alike.
 
         Args:
             patience: seconds after which no further round begins.
+            times: how many times as many rounds as others get, for what varies more from one to the next.
         """
         samples: dict[str, list[float]] = {name: [] for name in contenders}
         began = time.monotonic()
-        for number in range(self.rounds):
+        for number in range(times * self.rounds):
             if time.monotonic() - began > patience:
                 break
             for name in list(contenders)[:: -1 if number % 2 else 1]:

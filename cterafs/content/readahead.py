@@ -118,9 +118,6 @@ class ReadAhead:
                 chunks = await self._source.chunks(prefetch.wanted)
                 batches = self._source.batches(chunks, alone=self._pattern.alone)
                 waiting = iter(batches)
-                if len(batches) == 1:  # as mostly where several read: no need for a task of its own
-                    await self._fetch(waiting, prefetch)
-                    return
                 async with trio.open_nursery() as nursery:
                     for _ in batches[:PARALLEL]:
                         nursery.start_soon(self._fetch, waiting, prefetch)

@@ -26,22 +26,32 @@ def main() -> None:
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # as `process.conceal` does
     if libc.prctl(PR_SET_PDEATHSIG, KILLED, 0, 0, 0) != 0:
         return
-    if not _ended(parent):  # before the kernel was asked to tell of it
+    if not _gone(parent):  # before the kernel was asked to tell of it
         os.write(1, b"1")
         # Anybody may send it, just when the kernel does, too; what the kernel sends is from the parent, and comes a
         # moment before it has ended.
-        while signal.sigwaitinfo((KILLED,)).si_pid != parent and not _ended(parent):
+        while signal.sigwaitinfo((KILLED,)).si_pid != parent and not _gone(parent):
             pass
     os.write(0, b"1")  # does nothing if the connection has ended, as it has if no thread stayed
 
 
-def _ended(process: int) -> bool:
-    """Its first thread has, that is. Of proc_pid_stat(5): the state follows the name, which may hold any character."""
+def ended(process: int) -> bool:
+    """The first thread of a process has; others may remain.
+
+    Of proc_pid_stat(5): the state follows the name, which may hold any character.
+
+    Raises:
+        OSError: all of it is gone, or hidden from us.
+    """
+    with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123  # pathlib takes longer than all the rest
+        return file.read().rpartition(b") ")[2].startswith((b"Z", b"X"))
+
+
+def _gone(parent: int) -> bool:
     try:
-        with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123  # pathlib takes longer than all the rest
-            return file.read().rpartition(b") ")[2].startswith((b"Z", b"X"))
-    except OSError:  # it is gone, or hidden from us
-        return os.getppid() != process
+        return ended(parent)
+    except OSError:
+        return os.getppid() != parent
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cterafs.errors import MountError
+from cterafs.kernel.guardian import ended
 
 FUSECTL = Path("/sys/fs/fuse/connections")
 FSTYPE = "fuse.cterafs"
@@ -129,12 +130,12 @@ def end_killed(path: Path, pid: int) -> bool:
     if mounted is None or mounted.fstype != FSTYPE:
         return False
     try:
+        if not ended(pid):
+            return False
         process = os.pidfd_open(pid)
-    except OSError:  # it has ended, or is of another namespace
+    except OSError:  # all of it is gone, or of another namespace
         return False
     try:
-        if not _is_zombie(pid):
-            return False
         _abort(mounted)
         if not select.select([process], [], [], ALIVE_DEADLINE)[0]:
             raise MountError(f"{path} was killed, and its process {pid} has not ended yet; try again in a while")
@@ -157,14 +158,6 @@ def _abort(mounted: Mounted) -> None:
             f"{mounted.path} was killed, and its connection cannot be ended ({error.strerror}); as root: "
             f"mount -t fusectl none {FUSECTL}; echo 1 > {mounted.connection}/abort"
         ) from None
-
-
-def _is_zombie(pid: int) -> bool:
-    """Of proc_pid_stat(5): the state follows the name, which may hold any character."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].startswith(b"Z")
-    except OSError:
-        return False
 
 
 def is_alive(path: Path) -> bool:

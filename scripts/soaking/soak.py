@@ -40,7 +40,7 @@ MEMORY = 64 * MIB
 DISK = 96 * MIB
 """Limits of the caches: less than there is to read."""
 
-MARGIN = 262 * MIB
+MARGIN = 256 * MIB
 """Bytes of memory beside the cache's limit: 71 MiB of three empty processes, 64 MiB of free memory that two of them
 keep (`process.KEPT_FREE`), 32 MiB that the arena does (`arena.KEPT`), and blocks on their way to the disk."""
 

@@ -6,11 +6,11 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mount_processes import family
 from real_mount import CTERAFS, DEADLINE, Mount
 
 from cterafs.demo.server import EmbeddedPortal
@@ -54,11 +54,13 @@ def opened(file: Path) -> Iterator[int]:
             os.close(held)
 
 
-@pytest.mark.parametrize("delay", [0, 0.002, 0.005, 0.01, 0.02])
+@pytest.mark.parametrize("processes", [2, 3])
 def test_a_signal_as_soon_as_it_is_mounted_leaves_no_dead_mount(
-    mount: Mount, starting: subprocess.Popen[str], delay: float
+    mount: Mount, starting: subprocess.Popen[str], processes: int
 ) -> None:
-    time.sleep(delay)
+    """Or as soon as the third of its processes, the guardian, is made."""
+    while len(family(starting.pid)) < processes:
+        assert starting.poll() is None, starting.communicate()
     starting.terminate()
     assert starting.wait(DEADLINE) == 0
     assert not mount.is_mounted

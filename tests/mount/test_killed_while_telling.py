@@ -53,14 +53,16 @@ def hanging(mount: Mount) -> Iterator[Hung]:
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"mounted\n"
+        mounted = mountpoint.mounted_at(mount.path)
+        assert mounted is not None
         reader = subprocess.Popen(["stat", mount.path / "name"], stderr=subprocess.PIPE, text=True)
         try:
-            wait_until(lambda: stuck(process.pid))
+            wait_until(lambda: tells(process.pid))
             yield Hung(mount, process, reader)
         finally:
-            mounted = mountpoint.mounted_at(mount.path)
-            if mounted is not None:
+            with suppress(OSError):  # ended, as it has to be; or else nobody would ever get away from it
                 mounted.abort()
+            if mount.is_mounted:
                 mountpoint.unmount(mount.path, lazy=True)
             reader.kill()
             reader.communicate()
@@ -78,15 +80,14 @@ def states(pid: int) -> dict[str, str]:
     return found
 
 
-def stuck(pid: int) -> bool:
-    """A thread is out of reach, and not just for the moment of an access to a disk."""
-    before = states(pid)
-    time.sleep(0.05)
-    return any(state == "D" and before.get(task) == "D" for task, state in states(pid).items())
+def tells(pid: int) -> bool:
+    """A thread is in the kernel to take a name back, by its function that it waits in (proc_pid_wchan(5))."""
+    return b"fuse_reverse_inval_entry" in [task.read_bytes() for task in Path(f"/proc/{pid}/task").glob("*/wchan")]
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """No event tells of it."""
+    """No event tells of what the kernel does with a process; it is looked for often, and without keeping a processor
+    from that process."""
     deadline = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < deadline

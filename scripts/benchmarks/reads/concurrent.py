@@ -13,6 +13,7 @@ from benchmarks.reads.setting import Setting, encoding, ratios, read_all, speeds
 READERS = 8
 TIMES = 3
 """The ratio of a round varies by a sixth either way, as it depends on which of a dozen programs meet on a processor."""
+
 MANY = 64
 MEMORY = 256 * MIB
 """The cache's limit while many read: a quarter of what they read, so that it is full soon."""

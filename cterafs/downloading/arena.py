@@ -33,10 +33,11 @@ SNUG, LOOSE = 256 << 10, 16
 as a whole: with blocks of 72 KiB in segments of 128 KiB, the rest would take as much memory again."""
 LEAST, MOST = 16 << 30, 32 << 40
 """Bytes of addresses: a process has 128 TiB."""
-KEPT = 64 << 20
-"""Bytes of free segments whose pages stay: to write into pages that exist takes a 15th of the time that new ones take
-(0.04 and 0.65 s a GiB), and a block that is evicted makes room for the next of its size. A run that ends frees up to
-16 MiB at once, and with 32 MiB here, a 12th of a sequential read's blocks had their pages made anew."""
+KEPT, KEPT_PART = 64 << 20, 4
+"""Bytes of free segments whose pages stay, and the part of the budget, a quarter, that they are at most. To write into
+pages that exist takes a 15th of the time that new ones take (0.04 and 0.65 s a GiB), and a block that is evicted makes
+room for the next of its size. A run that ends frees up to 16 MiB at once, and with 32 MiB here, a 12th of a sequential
+read's blocks had their pages made anew. With a small budget runs are shorter: a 12th of it."""
 SLACK = 64 << 10
 """Bytes behind a block that its segment may have pages for since an earlier, longer block."""
 
@@ -105,10 +106,14 @@ class Segments:
     """Which parts of an arena are in use. A segment is free again when its last view is gone, in whatever thread.
 
     They are as long as powers of two; there are never more of one length than were in use at once.
+
+    Args:
+        budget: bytes of the blocks that are to be kept in them.
     """
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, arena: Arena, budget: int) -> None:
         self._arena = arena
+        self._kept = min(KEPT, budget // KEPT_PART)
         self._ends = {False: -(-STATES_SIZE // PAGE) * PAGE, True: arena.huge}  # by whether pages are huge
         self._limits = {False: arena.huge, True: arena.size}
         self._types: dict[int, Any] = {}
@@ -161,7 +166,7 @@ class Segments:
             heapq.heappush(self._free.setdefault((whole, place >= self._arena.huge), []), place)
             self._idle[place] = None
             self._idle_bytes += self._pages[place]
-        while self._idle_bytes > KEPT:
+        while self._idle_bytes > self._kept:
             place, _ = self._idle.popitem(last=False)
             self._idle_bytes -= self._pages[place]
             self._give_back(place, 0)

@@ -86,6 +86,7 @@ class DownloadProcess:
 
     Args:
         arena: that memory.
+        budget: bytes of blocks that are to be kept in it.
         settings: of the downloads.
 
     Attributes:
@@ -93,10 +94,10 @@ class DownloadProcess:
         pid: of the process, if there is one that can take jobs.
     """
 
-    def __init__(self, arena: Arena, settings: Settings) -> None:
+    def __init__(self, arena: Arena, budget: int, settings: Settings) -> None:
         self._arena = arena
         self._settings = settings
-        self._segments = Segments(arena)
+        self._segments = Segments(arena, budget)
         self._states = deque(range(STATES))
         self._jobs: dict[int, _Job] = {}
         self._numbers = 0
@@ -281,7 +282,7 @@ def download_process(settings: Settings, budget: int) -> Iterator[DownloadProces
         yield None
     else:
         with contextlib.closing(arena):
-            yield DownloadProcess(arena, settings)
+            yield DownloadProcess(arena, budget, settings)
 
 
 class DownloadedApart:

@@ -41,8 +41,8 @@ DISK = 96 * MIB
 """Limits of the caches: less than there is to read."""
 
 MARGIN = 256 * MIB
-"""Bytes of memory beside the cache's limit: 71 MiB of three empty processes, 64 MiB of free memory that two of them
-keep (`process.KEPT_FREE`), 32 MiB that the arena does (`arena.KEPT`), and blocks on their way to the disk."""
+"""Bytes of memory beside the cache's limit: 76 MiB of three empty processes, 64 MiB of free memory that two of them
+keep (`process.KEPT_FREE`), 16 MiB that the arena does (`arena.KEPT_PART`), and blocks on their way to the disk."""
 
 WARM_UP = 120.0
 """Seconds after which the caches are full, and memory has to stay what it is."""

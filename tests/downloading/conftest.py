@@ -22,6 +22,8 @@ def store() -> Iterator[Store]:
         yield store
 
 
+BUDGET = 64 << 20
+
 Running = Callable[..., AbstractAsyncContextManager[DownloadProcess]]
 
 
@@ -34,8 +36,8 @@ def running(store: Store) -> Running:
         settings = Settings(
             portal_url="http://127.0.0.1", hosts=(), verify_tls=True, ca_file=None, workers=workers, timeout=20.0
         )
-        arena = Arena.create(64 << 20)
-        process = DownloadProcess(arena, settings)
+        arena = Arena.create(BUDGET)
+        process = DownloadProcess(arena, BUDGET, settings)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(process.run)
             with trio.fail_after(60):

@@ -16,9 +16,10 @@ import pytest
 from cterafs.downloading import anonymous
 from cterafs.downloading import arena as arenas
 from cterafs.downloading.anonymous import anonymous_file
-from cterafs.downloading.arena import HUGE, KEPT, LOOSE, PAGE, SLACK, STATE, Arena, Full, Segments
+from cterafs.downloading.arena import HUGE, KEPT, KEPT_PART, LOOSE, PAGE, SLACK, STATE, Arena, Full, Segments
 
 MIB = 1 << 20
+BUDGET = KEPT * KEPT_PART
 
 
 def refuse(*_: object) -> None:
@@ -30,7 +31,7 @@ def refuse(*_: object) -> None:
 def arena(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arena]:
     if request.param == "small pages":
         monkeypatch.setattr(anonymous, "_of_huge_pages", refuse)
-    arena = Arena.create(64 * MIB)
+    arena = Arena.create(BUDGET)
     yield arena
     arena.close()
 
@@ -41,7 +42,7 @@ def memory(arena: Arena) -> int:
 
 
 def test_what_one_process_writes_the_other_reads(arena: Arena) -> None:
-    place, view = Segments(arena).allocate(5)
+    place, view = Segments(arena, BUDGET).allocate(5)
     other = Arena(os.dup(arena.file))
     other.view(place, 5)[:] = b"bytes"
     for index in range(STATE):
@@ -55,7 +56,7 @@ def test_what_one_process_writes_the_other_reads(arena: Arena) -> None:
 
 @pytest.mark.parametrize("length", [1, PAGE, PAGE + 1, 262_144, 262_145, 5 * MIB])
 def test_segments_do_not_overlap(arena: Arena, length: int) -> None:
-    segments = Segments(arena)
+    segments = Segments(arena, BUDGET)
     taken = [segments.allocate(size) for size in (length, 1, length, PAGE, length)]
     for number, (_, view) in enumerate(taken, 1):
         view[:] = bytes([number]) * len(view)
@@ -66,7 +67,7 @@ def test_segments_do_not_overlap(arena: Arena, length: int) -> None:
 
 
 def test_a_segment_is_used_again_when_its_last_view_is_gone(arena: Arena) -> None:
-    segments = Segments(arena)
+    segments = Segments(arena, BUDGET)
     place, view = segments.allocate(MIB)
     part = view[10:20]
     assert segments.allocate(MIB)[0] != place
@@ -77,7 +78,7 @@ def test_a_segment_is_used_again_when_its_last_view_is_gone(arena: Arena) -> Non
 
 
 def test_those_that_follow_upon_each_other_do_so_in_memory_in_whatever_order_they_became_free(arena: Arena) -> None:
-    segments = Segments(arena)
+    segments = Segments(arena, BUDGET)
     taken = [segments.allocate(MIB) for _ in range(8)]
     places = [place for place, _ in taken]
     for number in (6, 1, 7, 0, 3, 2, 5, 4):
@@ -87,7 +88,7 @@ def test_those_that_follow_upon_each_other_do_so_in_memory_in_whatever_order_the
 
 
 def test_the_last_view_may_go_in_any_thread(arena: Arena) -> None:
-    segments = Segments(arena)
+    segments = Segments(arena, BUDGET)
     place, view = segments.allocate(MIB)
     views = [view]
     del view
@@ -97,23 +98,24 @@ def test_the_last_view_may_go_in_any_thread(arena: Arena) -> None:
     assert segments.allocate(MIB)[0] == place
 
 
-def test_memory_that_is_not_used_goes_back(arena: Arena) -> None:
-    segments = Segments(arena)
-    taken = [segments.allocate(4 * MIB) for _ in range(2 * KEPT // (4 * MIB))]
+@pytest.mark.parametrize(("budget", "kept"), [(2 * BUDGET, KEPT), (BUDGET, KEPT), (BUDGET // 2, KEPT // 2)])
+def test_memory_that_is_not_used_goes_back(arena: Arena, budget: int, kept: int) -> None:
+    segments = Segments(arena, budget)
+    taken = [segments.allocate(4 * MIB) for _ in range(2 * kept // (4 * MIB))]
     for _, view in taken:
         view[:] = bytes(len(view))
     del view
-    assert memory(arena) >= 2 * KEPT
+    assert memory(arena) >= 2 * kept
     taken.clear()
     segments.allocate(PAGE)
-    assert KEPT <= memory(arena) <= KEPT + MIB
+    assert kept <= memory(arena) <= kept + MIB
     _, view = segments.allocate(4 * MIB)
     view[:] = bytes(len(view))
-    assert memory(arena) <= KEPT + MIB  # it has its pages still
+    assert memory(arena) <= kept + MIB  # it has its pages still
 
 
 def test_a_segment_that_is_used_over_and_over_keeps_its_pages(arena: Arena) -> None:
-    segments = Segments(arena)
+    segments = Segments(arena, BUDGET)
     for _ in range(2 * KEPT // (4 * MIB)):
         _, view = segments.allocate(4 * MIB)
         view[:] = bytes(len(view))
@@ -123,7 +125,7 @@ def test_a_segment_that_is_used_over_and_over_keeps_its_pages(arena: Arena) -> N
 
 
 def test_memory_that_is_used_again_does_not_go_back(arena: Arena) -> None:
-    segments = Segments(arena)
+    segments = Segments(arena, BUDGET)
     place, view = segments.allocate(4 * MIB)
     del view
     again, view = segments.allocate(4 * MIB)
@@ -136,7 +138,7 @@ def test_memory_that_is_used_again_does_not_go_back(arena: Arena) -> None:
 
 
 def test_a_short_block_does_not_keep_the_pages_of_a_long_one(arena: Arena) -> None:
-    segments = Segments(arena)
+    segments = Segments(arena, BUDGET)
     place, view = segments.allocate(7 * MIB)
     view[:] = bytes(len(view))
     del view
@@ -148,7 +150,7 @@ def test_a_short_block_does_not_keep_the_pages_of_a_long_one(arena: Arena) -> No
 
 
 def test_what_lies_behind_pages_that_go_back_stays(arena: Arena) -> None:
-    segments = Segments(arena)
+    segments = Segments(arena, BUDGET)
     place, view = segments.allocate(7 * MIB)
     behind, neighbour = segments.allocate(7 * MIB)
     assert behind == place + 8 * MIB
@@ -162,7 +164,7 @@ def test_what_lies_behind_pages_that_go_back_stays(arena: Arena) -> None:
 def test_there_is_an_end_to_it(arena: Arena, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     monkeypatch.setattr(arena, "huge", 16 * MIB)
     monkeypatch.setattr(arena, "size", 28 * MIB)
-    segments = Segments(arena)
+    segments = Segments(arena, BUDGET)
     taken = [segments.allocate(length) for _ in range(3)]
     with pytest.raises(Full):
         segments.allocate(length)
@@ -173,7 +175,7 @@ def test_there_is_an_end_to_it(arena: Arena, monkeypatch: pytest.MonkeyPatch, le
 
 def test_no_budget_is_too_large_for_addresses() -> None:
     arena = Arena.create(1 << 60)
-    _, view = Segments(arena).allocate(PAGE)
+    _, view = Segments(arena, BUDGET).allocate(PAGE)
     view[:] = bytes(PAGE)
     arena.close()
 
@@ -217,7 +219,7 @@ def test_without_privileges_pages_are_small() -> None:
 @pytest.mark.parametrize("length", [5_000, 72 << 10, 250_000, 256 << 10, 260 << 10, 1088 << 10, MIB, 4 * MIB])
 def test_blocks_take_no_more_memory_than_they_have_bytes(arena: Arena, length: int) -> None:
     """Give or take a 16th, what is left over of their last pages, and a huge page that is not full yet."""
-    segments = Segments(arena)
+    segments = Segments(arena, BUDGET)
     held = []
     for _ in range(min(1000, 32 * MIB // length)):
         held.append(segments.allocate(length)[1])
@@ -228,7 +230,7 @@ def test_blocks_take_no_more_memory_than_they_have_bytes(arena: Arena, length: i
 
 def test_blocks_that_fill_their_segments_are_on_huge_pages(arena: Arena) -> None:
     """If there are any."""
-    segments = Segments(arena)
+    segments = Segments(arena, BUDGET)
     small, large = [PAGE, 128 << 10, 260 << 10, 800 << 10], [256 << 10, 250 << 10, MIB, 4 * MIB]
     assert not any(segments.allocate(length)[0] >= arena.huge for length in small)
     assert all(segments.allocate(length)[0] >= arena.huge for length in large)

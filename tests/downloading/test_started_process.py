@@ -21,7 +21,7 @@ from cterafs.downloading.messages import Settings
 from cterafs.downloading.process import DownloadProcess
 
 settings = Settings("http://127.0.0.1", (), verify_tls=True, ca_file=None, workers=1, timeout=20.0)
-process = DownloadProcess(Arena.create(1 << 20), settings)
+process = DownloadProcess(Arena.create(1 << 20), 1 << 20, settings)
 """
 
 READY = """

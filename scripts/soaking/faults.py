@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from cterafs.demo.encoder import boundaries
+from cterafs.demo import objects
+from cterafs.demo.encoder import Codec, boundaries
 from cterafs.demo.faultplan import FaultPlan
 from cterafs.demo.injections import (
     Call,
@@ -32,6 +33,7 @@ from cterafs.demo.injections import (
 )
 from cterafs.demo.replies import Answer, Reply
 from cterafs.demo.server import EmbeddedPortal
+from cterafs.direct.cipher import AES_BLOCK
 from soaking.content import KIB, Version
 
 LONGEST = 8.0
@@ -78,6 +80,14 @@ class NotedCorrupt(Corrupt, tag="noted corrupt", kw_only=True):
 
 
 class NotedSwap(Swap, tag="noted swap", kw_only=True):
+    noted: Noted
+
+    def altered(self, call: Call, answer: Answer) -> Reply | None:
+        self.noted(call, answer)
+        return super().altered(call, answer)
+
+
+class NotedResize(Resize, tag="noted resize", kw_only=True):
     noted: Noted
 
     def altered(self, call: Call, answer: Answer) -> Reply | None:
@@ -159,19 +169,29 @@ class Schedule:
             span.ended = time.monotonic()
             self.injected[fault.name] += plan.injected.total() if plan else fault.event is None
 
+    def _note_shorter(self, call: Call, answer: Answer) -> None:
+        """A block is about to be sent without its last 16 bytes. If it has an MD5 in front, it seems to have none, and
+        so other bytes, until its padding is seen to be wrong."""
+        version = self._version(call)
+        if version is not None and version.encoding.md5_prefix and version.encoding.codec is Codec.NONE:
+            self._note(call, answer)
+
     def _note(self, call: Call, answer: Answer) -> None:
         """A block is about to be damaged."""
-        *_, bucket, name = call.request.url.path.split("/")
-        version = self._portal.inventory.version(int(bucket))
+        version = self._version(call)
         if version is None or not isinstance(version.content, Version):
             return
-        index = int(name.rpartition("-")[2])
+        index = int(call.request.url.path.rpartition("-")[2])
         offsets = boundaries(version.size, version.encoding, version.seed)
         whole = "range" not in call.request.headers
         summed = any(header.lower() == b"content-md5" for header, _ in answer.headers)
         checked = whole and (summed or version.content.verifiable)
         damage = Damage(time.monotonic(), version.content.key, offsets[index], offsets[index + 1], checked)
         self.damages.append(damage)
+
+    def _version(self, call: Call) -> objects.Version | None:
+        """What the block that is asked for belongs to."""
+        return self._portal.inventory.version(int(call.request.url.path.split("/")[-2]))
 
     def _checksums(self, sent: bool) -> None:
         self._portal.store.checksums = sent
@@ -182,7 +202,13 @@ class Schedule:
             *(fault for kind in (block, lists) for fault in _of_answers(kind)),
             *(Fault(f"{block}: HTTP {status}", [_status(block, status)]) for status in (403, 404, 429, 500, 503)),
             *(Fault(f"{lists}: HTTP {status}", [_status(lists, status)]) for status in (400, 401, 403, 422, 429, 503)),
-            Fault("block: resized", [Resize(kind=block, by=by, probability=SOME) for by in (-16, 5)]),
+            Fault(
+                "block: resized",
+                [
+                    NotedResize(kind=block, by=-AES_BLOCK, probability=SOME, noted=self._note_shorter),
+                    Resize(kind=block, by=5, probability=SOME),
+                ],
+            ),
             Fault("block: redirected", [Redirect(kind=block, location=METADATA_SERVICE, probability=SOME)]),
             Fault("block: another type", [ContentType(kind=block, content_type="text/html")]),
             Fault("block: altered", [NotedCorrupt(kind=block, probability=SOME, bytes=3, noted=self._note)]),

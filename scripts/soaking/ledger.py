@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 
+from cterafs.direct.landing import UNDIVIDED
 from soaking.faults import SEEM_REPLACED, Damage, Span
 from soaking.reader import Incident
 from soaking.tree import CHANGING
@@ -95,11 +96,15 @@ class Ledger:
         return span.began < incident.ended and incident.began < span.ended + self._grace
 
     def _is_unseen(self, incident: Incident) -> bool:
-        """A block without a checksum; or one that was read before it was all there, by who has the file open since."""
-        return incident.length > 0 and any(  # damage is never to the length: nothing before a file's end is wrong
-            damage.at < incident.ended and (not damage.checked or incident.opened < damage.at + self._grace)
+        """A block without a checksum; or a long one that was read before it was all there, by who has the file open
+        since."""
+        return incident.length > 0 and any(  # damage is never to a file's length
+            damage.at < incident.ended and (not damage.checked or self._is_early(incident, damage))
             for damage in self._damages_of(incident)
         )
+
+    def _is_early(self, incident: Incident, damage: Damage) -> bool:
+        return damage.stop - damage.start > UNDIVIDED and incident.opened < damage.at + self._grace
 
     def _damages_of(self, incident: Incident) -> list[Damage]:
         return [

@@ -24,7 +24,7 @@ NODE = Node(
     inode=INODE, parent=ROOT_INODE, name="f", wire_name="f", is_dir=False, file_id=9, size=SIZE, gvsn="1", mtime_ns=1
 )
 
-pytestmark = pytest.mark.trio
+pytestmark = [pytest.mark.trio, pytest.mark.usefixtures("divided")]
 
 
 class Remote(PlayedStorage):

@@ -23,7 +23,7 @@ BLOCKS = [
     Wanted(BlockKey(7, "v1", offset), BlockInfo(7, None, offset, LENGTH), f"path/{offset}") for offset in (0, 10, 20)
 ]
 
-pytestmark = pytest.mark.trio
+pytestmark = [pytest.mark.trio, pytest.mark.usefixtures("divided")]
 
 
 class Storage:

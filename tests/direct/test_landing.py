@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from cterafs.direct.landing import COMPLETE, FILLED, Landing
+import pytest
+
+from cterafs.direct.landing import COMPLETE, FILLED, UNDIVIDED, Landing
 from cterafs.errors import BlockInfo
 
+divided = pytest.mark.usefixtures("divided")
 
+
+@divided
 def test_another_attempt_takes_back_what_was_there_but_not_what_is_in_use() -> None:
     landing = Landing(BlockInfo(1, 1, 0, 4))
     assert landing.part(0, 2) is None
@@ -20,6 +25,7 @@ def test_another_attempt_takes_back_what_was_there_but_not_what_is_in_use() -> N
     assert landing.part(0, 2) is None
 
 
+@divided
 def test_its_end_is_not_there_before_it_was_verified() -> None:
     told = []
     landing = Landing(BlockInfo(1, 1, 0, 4), tell=lambda: told.append(landing.complete))
@@ -33,6 +39,29 @@ def test_its_end_is_not_there_before_it_was_verified() -> None:
     assert told == [True]
 
 
+def test_nothing_of_a_short_block_is_there_before_it_was_verified() -> None:
+    told = []
+    landing = Landing(BlockInfo(1, 1, 0, UNDIVIDED), tell=lambda: told.append(landing.complete))
+    landing.await_bytes(1)
+    landing.start()
+    landing.advance(UNDIVIDED)
+    assert landing.part(0, 1) is None
+    landing.finish()
+    assert landing.part(0, 1) == b"\0"
+    assert told == [True]
+
+
+def test_the_beginning_of_a_longer_block_is_there_before_its_end() -> None:
+    told = []
+    landing = Landing(BlockInfo(1, 1, 0, UNDIVIDED + 1), tell=lambda: told.append(landing.complete))
+    landing.await_bytes(1)
+    landing.start()
+    landing.advance(1)
+    assert landing.part(0, 1) == b"\0"
+    assert told == [False]
+
+
+@divided
 def test_what_another_process_fills_is_read_where_it_lies() -> None:
     landing = Landing(BlockInfo(1, 1, 0, 4))
     landing.start()

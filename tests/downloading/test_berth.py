@@ -12,6 +12,8 @@ from cterafs.errors import BlockInfo
 
 BLOCK = BlockInfo(7, None, 0, 4)
 
+pytestmark = pytest.mark.usefixtures("divided")
+
 
 def begun() -> tuple[Berthed, Landing]:
     """Both sides of a landing that is half full, with the bytes `ab`."""

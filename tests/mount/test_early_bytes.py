@@ -1,4 +1,5 @@
-"""A block that is read while it arrives, and turns out to be wrong: nothing of it stays."""
+"""A block that is read while it arrives, and turns out to be wrong: nothing of it stays, and of a short one nothing is
+ever seen."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import hashlib
 import random
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from real_mount import Mount
 from starlette.requests import Request
@@ -15,35 +17,54 @@ from starlette.responses import Response, StreamingResponse
 
 from cterafs.demo.encoder import Codec, Encoding
 from cterafs.demo.server import EmbeddedPortal
+from cterafs.direct.landing import UNDIVIDED
 
 CONTENT = random.Random(6).randbytes(4 << 20)
-HALF = len(CONTENT) // 2
+EARLY = 0.5
+"""Seconds in which somebody could be given what has arrived; nothing tells that nobody is."""
+
+
+def send_wrong_first(portal: EmbeddedPortal, content: bytes, rest: threading.Event, patience: float | None) -> Path:
+    """A file of one block. The first time, its first half is zeros, and the other comes when `rest` is set, or after
+    `patience` seconds."""
+    checksum = base64.b64encode(hashlib.md5(content).digest()).decode()
+    half = len(content) // 2
+
+    async def altered() -> AsyncIterator[bytes]:
+        yield bytes(half)
+        await asyncio.to_thread(rest.wait, patience)
+        yield content[half:]
+
+    def answer(kind: str, request: Request) -> Response | None:
+        if portal.faults.requests["block"] > 1:
+            return None
+        return StreamingResponse(altered(), headers={"Content-MD5": checksum, "Content-Length": str(len(content))})
+
+    portal.faults.storage = answer
+    folder = portal.namespace.create_folder("Folder")
+    encoding = Encoding(block_size=len(content), codec=Codec.NONE, encrypted=False)
+    portal.namespace.create(folder, "file", content, encoding=encoding)
+    return Path("Folder/file")
 
 
 def test_pages_of_a_block_that_was_wrong_are_gone_at_the_next_open(mount: Mount, portal: EmbeddedPortal) -> None:
     """The kernel keeps what it was given early, unless it is told."""
     rest = threading.Event()
-    checksum = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
-
-    async def altered() -> AsyncIterator[bytes]:
-        yield bytes(HALF)
-        await asyncio.to_thread(rest.wait)
-        yield CONTENT[HALF:]
-
-    def answer(kind: str, request: Request) -> Response | None:
-        if portal.faults.requests["block"] > 1:
-            return None
-        return StreamingResponse(altered(), headers={"Content-MD5": checksum, "Content-Length": str(len(CONTENT))})
-
-    portal.faults.storage = answer
-    folder = portal.namespace.create_folder("Folder")
-    encoding = Encoding(block_size=len(CONTENT), codec=Codec.NONE, encrypted=False)
-    portal.namespace.create(folder, "file", CONTENT, encoding=encoding)
+    file = send_wrong_first(portal, CONTENT, rest, patience=None)
     mount.start()
-    with (mount.path / "Folder/file").open("rb", buffering=0) as early:
+    with (mount.path / file).open("rb", buffering=0) as early:
         assert early.read(100) == bytes(100)  # nobody can know yet
         rest.set()
         mount.wait_until(lambda status: status["reads"]["downloaded_blocks"])
-        with (mount.path / "Folder/file").open("rb", buffering=0) as late:
+        with (mount.path / file).open("rb", buffering=0) as late:
             assert late.read(100) == CONTENT[:100]
-    assert (mount.path / "Folder/file").read_bytes() == CONTENT
+    assert (mount.path / file).read_bytes() == CONTENT
+
+
+def test_nobody_sees_what_is_wrong_with_a_short_block(mount: Mount, portal: EmbeddedPortal) -> None:
+    rest = threading.Event()
+    file = send_wrong_first(portal, CONTENT[:UNDIVIDED], rest, patience=EARLY)
+    mount.start()
+    with (mount.path / file).open("rb", buffering=0) as early:
+        assert early.read(100) == CONTENT[:100]
+    assert portal.faults.requests["block"] > 1

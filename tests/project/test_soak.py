@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from cterafs.direct.landing import UNDIVIDED
+
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 2
+SHORT = 100 + UNDIVIDED + 1
+"""Where the block begins that is short."""
 
 
 @pytest.fixture
@@ -39,9 +43,14 @@ def test_a_short_soak_finds_nothing_wrong(soaking, tmp_path):
 
 @pytest.fixture
 def ledger(soaking):
-    """Of a soak with one fault, in which one block without a checksum and one with one were sent with wrong bytes."""
+    """Of a soak with one fault, in which a block without a checksum, and a long and a short one that have one, were
+    sent with wrong bytes."""
     faults = soaking("faults")
-    damages = [faults.Damage(11, 7, 0, 100, checked=False), faults.Damage(11, 7, 100, 200, checked=True)]
+    damages = [
+        faults.Damage(11, 7, 0, 100, checked=False),
+        faults.Damage(11, 7, 100, SHORT, checked=True),
+        faults.Damage(11, 7, SHORT, SHORT + UNDIVIDED, checked=True),
+    ]
     return soaking("ledger").Ledger([faults.Span("storage is away", 10, 20)], damages, grace=5)
 
 
@@ -80,7 +89,8 @@ def test_what_faults_and_changes_explain_is_not_wrong(ledger, incident, kind, at
         ("error", 15, {"errno": errno.EFBIG}),
         ("bytes", 5, {"key": 7, "offset": 10, "length": 10}),
         ("bytes", 15, {"key": 8, "offset": 10, "length": 10}),
-        ("bytes", 15, {"key": 7, "offset": 200, "length": 10}),
+        ("bytes", 12, {"key": 7, "offset": SHORT, "length": 10}),
+        ("bytes", 15, {"key": 7, "offset": SHORT + UNDIVIDED, "length": 10}),
         ("bytes", 17, {"key": 7, "offset": 150, "length": 10}),
         ("bytes", 17, {"key": 7, "offset": 10, "length": 0}),
         ("late", 15, {}),

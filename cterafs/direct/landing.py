@@ -18,8 +18,8 @@ SHORT = 64 << 10
 """Bytes of a block that is copied out of memory which another process filled: there, it takes whole pages."""
 
 UNDIVIDED = 128 << 10
-"""Bytes of the largest block of which nothing is read before all of it was verified: of so few, the first come hardly
-earlier than the last (10 ms at 100 Mbit/s), and most files are no larger."""
+"""Bytes of the largest block of which nothing is read before all of it was verified. That is no more than is decrypted
+at a time, and of so few, the first come hardly earlier than the last (10 ms at 100 Mbit/s)."""
 
 State = MutableSequence[int] | memoryview
 """Five integers, which may be in memory that another process shares."""
@@ -31,7 +31,8 @@ class Landing:
     """Filled by one worker from the front, and read meanwhile by the event loop.
 
     What either calls is marked below. Between the two is the state: the worker sets `filled` and then looks at
-    `awaited`, the loop sets `awaited` and then looks at `filled`.
+    `awaited`, the loop sets `awaited` and then looks at `filled`. Whoever begins anew takes `filled` back, then changes
+    the buffer, and then counts the attempt; so what the loop finds of one attempt, before and after, belongs together.
 
     Attributes:
         tell: called when `awaited` is reached or the block complete, by the worker, and when it is dropped.
@@ -82,9 +83,9 @@ class Landing:
     def start(self) -> memoryview:
         """An empty buffer of the block's length. What an earlier attempt left is not overwritten: it may be in use."""
         self._state[FILLED] = 0
-        self._state[ATTEMPT] += 1
         self._plain = None
         self._buffer, self._view = room(self.block.length)
+        self._state[ATTEMPT] += 1
         return self._view
 
     def advance(self, count: int) -> None:
@@ -95,9 +96,11 @@ class Landing:
 
     def replace(self, plain: bytes) -> None:
         """The block was made elsewhere."""
-        self._state[ATTEMPT] += 1
+        self._state[FILLED] = 0
         self._buffer = self._view = None
-        self._plain, self._state[FILLED] = plain, len(plain)
+        self._plain = plain
+        self._state[ATTEMPT] += 1
+        self._state[FILLED] = len(plain)
 
     def verify(self) -> None:
         """Raises:
@@ -146,10 +149,11 @@ class Landing:
     def part(self, start: int, stop: int) -> memoryview | None:
         """Bytes of the block, if they are there: another attempt may take them back at any moment.
 
-        The last of them are not before all of it was verified, nor is anything of a short block.
+        The last of them are not before all of it was verified, nor are any of a block that is not divided.
         """
-        plain, view, needed = self._plain, self._view, self._needed(stop)
-        if self.filled < needed or (needed == self.block.length and not self.complete):
+        attempt, plain, view, needed = self.attempt, self._plain, self._view, self._needed(stop)
+        there = self.filled >= needed and (needed < self.block.length or self.complete)
+        if not there or self.attempt != attempt:
             return None
         if plain is not None:
             return memoryview(plain)[start:stop]

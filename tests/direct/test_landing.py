@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from cterafs.direct.landing import COMPLETE, FILLED, UNDIVIDED, Landing
@@ -44,8 +46,11 @@ def test_nothing_of_a_short_block_is_there_before_it_was_verified() -> None:
     landing = Landing(BlockInfo(1, 1, 0, UNDIVIDED), tell=lambda: told.append(landing.complete))
     landing.await_bytes(1)
     landing.start()
-    landing.advance(UNDIVIDED)
+    landing.advance(1)
     assert landing.part(0, 1) is None
+    landing.advance(UNDIVIDED - 1)
+    assert landing.part(0, 1) is None
+    assert not told
     landing.finish()
     assert landing.part(0, 1) == b"\0"
     assert told == [True]
@@ -59,6 +64,39 @@ def test_the_beginning_of_a_longer_block_is_there_before_its_end() -> None:
     landing.advance(1)
     assert landing.part(0, 1) == b"\0"
     assert told == [False]
+
+
+class Overtaken(Landing):
+    """Filled by a worker that does all of another attempt while the loop looks."""
+
+    def __init__(self, block: BlockInfo, work: Callable[[Landing], None]) -> None:
+        super().__init__(block)
+        self._work: list[Callable[[Landing], None]] = [work]
+
+    @property
+    def filled(self) -> int:
+        while self._work:
+            self._work.pop()(self)
+        return super().filled
+
+
+def receive_it(landing: Landing) -> None:
+    landing.start()[:] = b"abcd"
+    landing.advance(4)
+
+
+def make_it_elsewhere(landing: Landing) -> None:
+    landing.replace(b"abcd")
+    landing.finish()
+
+
+@divided
+@pytest.mark.parametrize("work", [receive_it, make_it_elsewhere])
+def test_nothing_of_an_attempt_is_taken_for_what_another_one_has(work: Callable[[Landing], None]) -> None:
+    landing = Overtaken(BlockInfo(1, 1, 0, 4), work)
+    landing.start()
+    assert landing.part(0, 3) in (None, b"abc")
+    assert landing.part(0, 3) == b"abc"
 
 
 @divided

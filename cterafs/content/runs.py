@@ -53,7 +53,7 @@ class Flight:
         self._error: Exception | None = None
 
     async def part(self, start: int, stop: int) -> memoryview | None:
-        """Those bytes of the block, as soon as they are there; None if it has to be asked for anew.
+        """Those bytes of the block, as soon as they can be read; None if it has to be asked for anew.
 
         Raises:
             DirectIOError: they cannot be had.

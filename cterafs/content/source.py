@@ -109,7 +109,7 @@ class BlockSource:
         return joined(parts) if parts else None
 
     async def read(self, chunk: Chunk, extent: Extent) -> memoryview:
-        """What a block has of `extent`, from memory or from storage, as soon as that much of it has arrived.
+        """What a block has of `extent`, from memory or from storage, as soon as that much of it can be read.
 
         Raises:
             DirectIOError: it cannot be had.

@@ -37,7 +37,7 @@ KEPT, KEPT_PART = 64 << 20, 4
 """Bytes of free segments whose pages stay, and the part of the budget, a quarter, that they are at most. To write into
 pages that exist takes a 15th of the time that new ones take (0.04 and 0.65 s a GiB), and a block that is evicted makes
 room for the next of its size. A run that ends frees up to 16 MiB at once, and with 32 MiB here, a 12th of a sequential
-read's blocks had their pages made anew. With a small budget runs are shorter: a 12th of it."""
+read's blocks had their pages made anew. With a small budget runs are shorter: a 12th of it, or one block."""
 SLACK = 64 << 10
 """Bytes behind a block that its segment may have pages for since an earlier, longer block."""
 

@@ -33,7 +33,7 @@ from cterafs.demo.injections import (
 )
 from cterafs.demo.replies import Answer, Reply
 from cterafs.demo.server import EmbeddedPortal
-from cterafs.direct.cipher import AES_BLOCK
+from cterafs.direct.codec import PREFIX
 from soaking.content import KIB, Version
 
 LONGEST = 8.0
@@ -54,7 +54,7 @@ SEEM_REPLACED = frozenset(("directio: another's", "block: HTTP 404"))
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A block that was sent with other bytes, as many as it has to have.
+    """A block that was sent with other bytes, and seems to have as many as it has to have.
 
     Attributes:
         at: by the monotonic clock.
@@ -71,28 +71,27 @@ class Damage:
 Noted = Callable[[Call, Answer], None]
 
 
-class NotedCorrupt(Corrupt, tag="noted corrupt", kw_only=True):
+class _Noting:
+    """Tells of each answer before an alteration makes something else of it."""
+
+    __slots__ = ()
     noted: Noted
 
     def altered(self, call: Call, answer: Answer) -> Reply | None:
         self.noted(call, answer)
-        return super().altered(call, answer)
+        return super().altered(call, answer)  # type: ignore[misc]  # of the alteration that this is mixed into
 
 
-class NotedSwap(Swap, tag="noted swap", kw_only=True):
+class NotedCorrupt(_Noting, Corrupt, tag="noted corrupt", kw_only=True):
     noted: Noted
 
-    def altered(self, call: Call, answer: Answer) -> Reply | None:
-        self.noted(call, answer)
-        return super().altered(call, answer)
 
-
-class NotedResize(Resize, tag="noted resize", kw_only=True):
+class NotedSwap(_Noting, Swap, tag="noted swap", kw_only=True):
     noted: Noted
 
-    def altered(self, call: Call, answer: Answer) -> Reply | None:
-        self.noted(call, answer)
-        return super().altered(call, answer)
+
+class NotedResize(_Noting, Resize, tag="noted resize", kw_only=True):
+    noted: Noted
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +170,9 @@ class Schedule:
 
     def _note_shorter(self, call: Call, answer: Answer) -> None:
         """A block is about to be sent without its last 16 bytes. If it has an MD5 in front, it seems to have none, and
-        so other bytes, until its padding is seen to be wrong."""
-        version = self._version(call)
-        if version is not None and version.encoding.md5_prefix and version.encoding.codec is Codec.NONE:
+        so other bytes, until its padding is seen to be wrong. Of a part, everybody knows the length."""
+        version, whole = self._version(call), "range" not in call.request.headers
+        if whole and version is not None and version.encoding.md5_prefix and version.encoding.codec is Codec.NONE:
             self._note(call, answer)
 
     def _note(self, call: Call, answer: Answer) -> None:
@@ -205,7 +204,7 @@ class Schedule:
             Fault(
                 "block: resized",
                 [
-                    NotedResize(kind=block, by=-AES_BLOCK, probability=SOME, noted=self._note_shorter),
+                    NotedResize(kind=block, by=-PREFIX, probability=SOME, noted=self._note_shorter),
                     Resize(kind=block, by=5, probability=SOME),
                 ],
             ),

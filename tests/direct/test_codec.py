@@ -65,6 +65,16 @@ def test_what_can_be_read_in_two_ways_is_read_where_the_codec_is_named(plain: by
     assert decode(stored, block(len(plain)), KEY, CODECS[codec]) == plain
 
 
+def test_nothing_is_given_of_a_short_block_that_lost_as_many_bytes_as_stand_before_it() -> None:
+    """It seems to have no MD5 in front, and so has other bytes, until its padding turns out to be wrong."""
+    plain = PLAIN[:39_901]
+    stored = encrypt(plain, KEY, prefix=True)[:-PREFIX]
+    seen: list[memoryview | None] = []
+    with pytest.raises(errors.DecryptBlockError):
+        decode(stored, block(len(plain)), KEY, CODECS["none"], watch=lambda landing: seen.append(landing.part(0, 100)))
+    assert not seen
+
+
 @pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 @pytest.mark.parametrize("codec", ["none", FRAMED, "gzip", "lz4"])
 def test_the_beginning_is_there_before_the_end(codec: str, key: bytes | None) -> None:

@@ -8,7 +8,9 @@ import base64
 import hashlib
 import random
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 from real_mount import Mount
@@ -20,19 +22,19 @@ from cterafs.demo.server import EmbeddedPortal
 from cterafs.direct.landing import UNDIVIDED
 
 CONTENT = random.Random(6).randbytes(4 << 20)
-EARLY = 0.5
-"""Seconds in which somebody could be given what has arrived; nothing tells that nobody is."""
+EARLY = 3 * 0.2
+"""Seconds in which somebody could be given what has arrived. It is received after 0.2 s at the latest (`http1.PAUSE`);
+nothing tells that nobody is given it."""
 
 
-def send_wrong_first(portal: EmbeddedPortal, content: bytes, rest: threading.Event, patience: float | None) -> Path:
-    """A file of one block. The first time, its first half is zeros, and the other comes when `rest` is set, or after
-    `patience` seconds."""
+def send_wrong_first(portal: EmbeddedPortal, content: bytes, wait: Callable[[], object]) -> Path:
+    """A file of one block. The first time, its first half is zeros, and the other comes after `wait`."""
     checksum = base64.b64encode(hashlib.md5(content).digest()).decode()
     half = len(content) // 2
 
     async def altered() -> AsyncIterator[bytes]:
         yield bytes(half)
-        await asyncio.to_thread(rest.wait, patience)
+        await asyncio.to_thread(wait)
         yield content[half:]
 
     def answer(kind: str, request: Request) -> Response | None:
@@ -50,7 +52,7 @@ def send_wrong_first(portal: EmbeddedPortal, content: bytes, rest: threading.Eve
 def test_pages_of_a_block_that_was_wrong_are_gone_at_the_next_open(mount: Mount, portal: EmbeddedPortal) -> None:
     """The kernel keeps what it was given early, unless it is told."""
     rest = threading.Event()
-    file = send_wrong_first(portal, CONTENT, rest, patience=None)
+    file = send_wrong_first(portal, CONTENT, rest.wait)
     mount.start()
     with (mount.path / file).open("rb", buffering=0) as early:
         assert early.read(100) == bytes(100)  # nobody can know yet
@@ -62,8 +64,7 @@ def test_pages_of_a_block_that_was_wrong_are_gone_at_the_next_open(mount: Mount,
 
 
 def test_nobody_sees_what_is_wrong_with_a_short_block(mount: Mount, portal: EmbeddedPortal) -> None:
-    rest = threading.Event()
-    file = send_wrong_first(portal, CONTENT[:UNDIVIDED], rest, patience=EARLY)
+    file = send_wrong_first(portal, CONTENT[:UNDIVIDED], partial(time.sleep, EARLY))
     mount.start()
     with (mount.path / file).open("rb", buffering=0) as early:
         assert early.read(100) == CONTENT[:100]

@@ -14,7 +14,6 @@ from cterafs.content.window import (
     LOYALTY,
     PASSED,
     PLACES,
-    SCATTERED,
     SMALL_FILE,
     SMALL_HEAD,
     SMALL_READ,
@@ -302,37 +301,6 @@ def test_random_reads_that_are_at_equal_distances_by_chance_are_random_all_the_s
     pattern = AccessPattern(MAXIMUM)
     offsets = [100 * MIB, 130 * MIB, 160 * MIB, 171 * MIB, 185 * MIB, 163 * MIB]
     assert all(advice.random for advice in advices(pattern, *offsets, length=4 * KIB))
-
-
-def at_random(pattern: AccessPattern, count: int = SCATTERED) -> None:
-    observe(pattern, *random.Random(5).sample(range(500 * MIB, SIZE, MIB), count), length=4 * KIB)
-
-
-def test_a_random_read_that_no_stream_goes_on_with_wanders() -> None:
-    pattern = AccessPattern(MAXIMUM)
-    at_random(pattern)
-    assert pattern.wanders(Extent(0, READ), SIZE)
-
-
-def test_until_access_is_random_no_read_wanders() -> None:
-    pattern = AccessPattern(MAXIMUM)
-    at_random(pattern, SCATTERED - 1)
-    assert not pattern.wanders(Extent(0, READ), SIZE)
-
-
-def test_a_read_that_a_stream_goes_on_with_does_not_wander() -> None:
-    pattern = AccessPattern(MAXIMUM)
-    at_random(pattern)
-    observe(pattern, 0)
-    assert not pattern.wanders(Extent(READ, 2 * READ), SIZE)
-
-
-def test_to_ask_whether_a_read_wanders_changes_nothing() -> None:
-    pattern = AccessPattern(MAXIMUM)
-    at_random(pattern)
-    pattern.wanders(Extent(0, READ), SIZE)
-    assert observe(pattern, READ) == [], "which would be the second of a stream"
-    assert lengths(observe(pattern, 2 * READ)) == [INITIAL]
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

@@ -246,7 +246,7 @@ class AccessPattern:
         self._streams: list[_Stream] = []  # the one read last at the front
         self._turn = 0
         self._scattered = 0
-        # Where streams go on, if no more of them has to be looked at; None: not known since the last read.
+        # Where streams go on; empty, if more of them has to be looked at; None: not known since the last read.
         self._next: frozenset[int] | None = None
 
     def wanders(self, read: Extent, size: int) -> bool:
